@@ -2,12 +2,12 @@
 
 This module imports nothing, so that a training process can use it without loading pandas.
 
-A record is one MLflow run: one cell of one plan. Its experiment is `BENCHMARK/GRID`. Metrics use `/` for sections; a
-metric of a side branch ends in the name of its head (`test/top1_error/side1`), the main branch's has no such ending.
-All errors are in percent.
+A record is one MLflow run: one cell of one plan. Its experiment is `BENCHMARK/GRID`. Metrics use `/` for
+sections; a metric of a side branch ends in the name of its head (`test/top1_error/side1`), the main branch's
+has no such ending. All errors are in percent.
 """
 
-# --- Tags of a run -------------------------------------------------------------------------------------------------
+# --- Tags of a run -----------------------------------------------------------------------------------------
 CELL_ID = "cell_id"  # recipe_id and seed: "3f9a2c41d0b7-s3"
 RECIPE_ID = "recipe_id"  # hash of the recipe's non-default fields and the data's fingerprint
 PLAN = "plan"  # id of the plan (a grid over one base recipe) that this run belongs to
@@ -23,7 +23,7 @@ DIRTY = "dirty"  # "true" where the tree had uncommitted changes to code
 CODE = "code"  # hash of the training code as it ran
 DATA = "data"  # fingerprint of the data's content
 ATTEMPTS = "attempts"  # how often the cell was started
-SOURCE_RUN = "source_run"  # run id of the original, where this record is a copy of a cell trained for another plan
+SOURCE_RUN = "source_run"  # run id of the original, where this record copies a cell of another plan
 FAILURE = "failure"  # class of the failure: one of FAILURES
 FAILURE_MESSAGE = "failure_message"  # last line of the error
 
@@ -31,20 +31,20 @@ BASELINE, ARM = "baseline", "arm"
 OUT_OF_MEMORY, NOT_FINITE, ERROR = "out_of_memory", "not_finite", "error"
 FAILURES = (OUT_OF_MEMORY, NOT_FINITE, ERROR)
 
-# --- Params of a run: the grid's factors by their own names, and VARIANT, METHOD, ARCH, SEED, EPOCHS -----------------
+# --- Params of a run: the grid's factors by their own names, and VARIANT, METHOD, ARCH, SEED, EPOCHS -----
 EPOCHS = "epochs"
 
-# --- Metrics with one value an epoch (step = 0-based epoch) -----------------------------------------------------------
+# --- Metrics with one value an epoch (step = 0-based epoch) ------------------------------------------------
 TEST_TOP1, TEST_TOP5, TEST_LOSS = "test/top1_error", "test/top5_error", "test/loss"
 VAL_TOP1 = "val/top1_error"  # where the recipe holds out validation images
 TRAIN_TOP1, TRAIN_LOSS = "train/top1_error", "train/loss"
 LR = "train/lr"
 LOSS_CE = "loss/ce"  # loss/ce/main, loss/ce/side1: cross-entropy of each head
-LOSS_MIMIC = "loss/mimic"  # loss/mimic/main.side1: T^2 KL that draws the first head towards the second, before alpha
+LOSS_MIMIC = "loss/mimic"  # loss/mimic/main.side1: T^2 KL drawing the first to the second, before alpha
 
-# --- Metrics with one value a run -------------------------------------------------------------------------------------
+# --- Metrics with one value a run --------------------------------------------------------------------------
 FINAL_TOP1, FINAL_TOP5 = "final/top1_error", "final/top5_error"  # last epoch; arms are compared by it
-BEST_TOP1, BEST_TOP5 = "best/top1_error", "best/top5_error"  # at the epoch of the main branch's best test error
+BEST_TOP1, BEST_TOP5 = "best/top1_error", "best/top5_error"  # at the main branch's best test epoch
 BEST_EPOCH = "best/epoch"
 PARAMETERS = "cost/parameters"  # in training, with branches
 PARAMETERS_MAIN = "cost/parameters_main"  # in inference, main branch only
@@ -53,7 +53,7 @@ FLOPS_MAIN = "cost/mflops_inference"  # forward pass of the main branch, one ima
 STEP_MS = "cost/step_ms"  # median wall time of a training step
 SECONDS = "cost/seconds"  # wall time of training and evaluation
 
-# --- Artifacts of a run -----------------------------------------------------------------------------------------------
+# --- Artifacts of a run ------------------------------------------------------------------------------------
 RECIPE_FILE = "recipe.json"  # the recipe in full, the seed, the data's fingerprint
 TOPOLOGY_FILE = "topology.json"  # stages, side branches and heads, as they were built
 CLASS_ERRORS_FILE = "class_errors.json"  # error of every class in percent, for every head
@@ -62,14 +62,16 @@ PATCH_FILE = "uncommitted.diff"  # where DIRTY
 WEIGHTS_FILE = "main.pt"  # state dict of the main branch
 ERROR_FILE = "error.txt"  # the whole trace of a failure
 
-# --- The plan of a grid, kept with its experiment ---------------------------------------------------------------------
+# --- The plan of a grid, kept with its experiment ----------------------------------------------------------
 # JSON, compressed with zlib and written in base64 over as many experiment tags as it takes:
 # "plan.PLAN_ID.0", "plan.PLAN_ID.1", ... (an experiment tag holds at most 5,000 characters). Its keys:
 #   plan_id, grid, benchmark, title, question, reading (Markdown: how to read the comparison),
 #   overrides (list of what the command line changed in the base recipe; empty for the plain grid),
-#   factors ({name: [levels]}), baseline (name of a variant), seeds (list of ints), code, data (as the tags above, when
-#   the plan was last run), updated (seconds since the epoch), figures (names of modules in analysis/figures),
-#   variants: list of {name, recipe_id, role, method, arch, factors ({name: level, or null where it does not apply})}
+#   factors ({name: [levels]}), baseline (name of a variant), seeds (list of ints),
+#   code, data (as the tags above, when the plan was last run), updated (seconds since the epoch),
+#   figures (names of modules in analysis/figures),
+#   variants: list of {name, recipe_id, role, method, arch,
+#                      factors ({name: level, or null where it does not apply})}
 PLAN_TAG = "plan"
 PLAN_TAG_SIZE = 4900
 NOTE_TAG = "mlflow.note.content"

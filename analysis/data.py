@@ -1,0 +1,120 @@
+"""What tables and figures are built from: a plan, its records and its curves. Gaps are not averaged over."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from analysis import coverage, schema, store
+from analysis.plan import Plan
+
+METRICS = (schema.TEST_TOP1,)  # the curves that figures draw
+_NAMED = 8  # cells that a message names
+
+
+class IncompleteError(ValueError):
+    """A grid is not fit to be averaged; the message says why and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridData:
+    """A plan with its records. `curves` is as `store.curves` gives it."""
+
+    plan: Plan
+    runs: pd.DataFrame
+    curves: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=["run_id", "metric", "epoch", "value"])
+    )
+    allow_incomplete: bool = False
+
+    @classmethod
+    def load(cls, uri: str, plan: Plan, *, allow_incomplete: bool = False) -> "GridData":
+        """Read one plan's records and curves from the tracking store."""
+        runs = store.runs(uri, plan)
+        finished = runs[runs["status"] == "FINISHED"]
+        return cls(
+            plan=plan,
+            runs=runs,
+            curves=store.curves(uri, finished, METRICS),
+            allow_incomplete=allow_incomplete,
+        )
+
+    @cached_property
+    def coverage(self) -> pd.DataFrame:
+        """Every cell and its state, see `analysis.coverage`."""
+        return coverage.coverage(self.plan, self.runs)
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """Records of the cells that are done under the plan's recipes, one row each.
+
+        IncompleteError where cells are absent or came from more than one code, unless `allow_incomplete`.
+        """
+        if self.remarks and not self.allow_incomplete:
+            raise IncompleteError(
+                " ".join(self.remarks)
+                + f" Run `{self.plan.command}` to complete it, or pass --allow-incomplete "
+                "(allow_incomplete=True) to build it as it is, which its caption will say."
+            )
+        frame = self._usable
+        if frame.empty:
+            raise IncompleteError(
+                f"No cell of {self.plan.experiment} is done. Run `{self.plan.command}` first."
+            )
+        return frame
+
+    @cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """What keeps the grid from being averaged quietly, in sentences; empty where nothing does."""
+        frame = self.coverage
+        told = []
+        absent = frame[~frame["run_id"].isin(self._usable["run_id"])]
+        if len(absent):
+            cells = [f"{row['variant']} seed {row['seed']} ({_why(row)})" for row in records(absent)]
+            told.append(f"{len(absent)} of {len(frame)} cells are absent: {_listing(cells)}.")
+        codes = sorted(map(str, self._usable[schema.CODE].unique()))
+        if len(codes) > 1:
+            told.append(f"Cells were made by {len(codes)} codes ({', '.join(codes)}) and are not comparable.")
+        return tuple(told)
+
+    def of(self, variant: str) -> pd.DataFrame:
+        """Return the usable records of one variant, by seed."""
+        return self.cells[self.cells[schema.VARIANT] == variant].sort_values(schema.SEED)
+
+    def by_seed(self, variant: str, metric: str = schema.FINAL_TOP1) -> dict[int, float]:
+        """Return a metric of one variant by seed, without what was not recorded."""
+        records = self.of(variant)
+        if metric not in records:
+            return {}
+        pairs = zip(records[schema.SEED], records[metric], strict=True)
+        return {int(seed): float(value) for seed, value in pairs if pd.notna(value)}
+
+    def run_ids(self, variants: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return the run ids behind variants: {variant: {seed: run id}}."""
+        return {
+            name: {str(row[schema.SEED]): str(row["run_id"]) for _, row in self.of(name).iterrows()}
+            for name in variants
+        }
+
+    @cached_property
+    def _usable(self) -> pd.DataFrame:
+        frame = self.coverage
+        by_code = (frame["state"] == coverage.STALE) & (frame["why"] == "code")
+        kept = frame.loc[(frame["state"] == coverage.DONE) | by_code, "run_id"]
+        return self.runs[self.runs["run_id"].isin(kept)]
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame as dictionaries."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _why(row: dict[str, Any]) -> str:
+    return f"{row['state']}: {row['why']}" if row["why"] else str(row["state"])
+
+
+def _listing(items: Sequence[str]) -> str:
+    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return ", ".join(items[:_NAMED]) + more

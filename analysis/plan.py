@@ -1,0 +1,138 @@
+"""A plan as analysis sees it: the cells of a grid over one base recipe, their names and their baseline."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from analysis.schema import BASELINE
+
+Level: TypeAlias = str | int | float | bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantRecord:
+    """One point of a grid. A factor is None where it does not apply."""
+
+    name: str
+    recipe_id: str
+    role: str
+    method: str
+    arch: str
+    factors: Mapping[str, Level]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The plan of a grid as it was last run. `updated` is in seconds since the epoch."""
+
+    plan_id: str
+    grid: str
+    benchmark: str
+    title: str
+    question: str
+    reading: str
+    overrides: tuple[str, ...]
+    factors: Mapping[str, tuple[Level, ...]]
+    baseline: str
+    seeds: tuple[int, ...]
+    code: str
+    data: str
+    updated: float
+    figures: tuple[str, ...]
+    variants: tuple[VariantRecord, ...]
+    experiment: str
+    experiment_id: str
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], *, experiment: str, experiment_id: str) -> "Plan":
+        """Read a decoded record. ValueError where a key is missing or the baseline is no variant."""
+        try:
+            plan = cls(
+                plan_id=record["plan_id"],
+                grid=record["grid"],
+                benchmark=record["benchmark"],
+                title=record["title"],
+                question=record["question"],
+                reading=record["reading"],
+                overrides=tuple(record["overrides"]),
+                factors={name: tuple(levels) for name, levels in record["factors"].items()},
+                baseline=record["baseline"],
+                seeds=tuple(int(seed) for seed in record["seeds"]),
+                code=record["code"],
+                data=record["data"],
+                updated=float(record["updated"]),
+                figures=tuple(record["figures"]),
+                variants=tuple(VariantRecord(**_variant_fields(item)) for item in record["variants"]),
+                experiment=experiment,
+                experiment_id=experiment_id,
+            )
+        except KeyError as missing:
+            raise ValueError(
+                f"the plan recorded with experiment {experiment!r} has no {missing}: it is of another version. "
+                "Run its grid again to write it anew."
+            ) from None
+        if plan.baseline not in plan.names:
+            raise ValueError(
+                f"baseline {plan.baseline!r} of plan {plan.plan_id!r} is none of {list(plan.names)}"
+            )
+        return plan
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the variants in the grid's order."""
+        return tuple(variant.name for variant in self.variants)
+
+    @property
+    def ordered(self) -> tuple[VariantRecord, ...]:
+        """The variants in the grid's order, baselines first."""
+        first = {self.baseline}
+        return tuple(sorted(self.variants, key=lambda v: (v.name not in first, v.role != BASELINE)))
+
+    @property
+    def command(self) -> str:
+        """What to type to do the cells that are not done."""
+        words = [f"grid={self.grid}", f"benchmark={self.benchmark}", *self.overrides]
+        return "python -m experiments.run " + " ".join(words)
+
+    def variant(self, name: str) -> VariantRecord:
+        """Return a variant by its name. ValueError lists the names."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise ValueError(f"no variant {name!r} in plan {self.plan_id!r}; there are {', '.join(self.names)}")
+
+    def baseline_of(self, name: str) -> str:
+        """Return what a variant is compared with.
+
+        That is the plan's baseline; where a grid varies the backbone and marks one baseline for each, it is
+        the one with the variant's own backbone.
+        """
+        arch = self.variant(name).arch
+        own = [v.name for v in self.variants if v.role == BASELINE and v.arch == arch]
+        return own[0] if own and self.baseline not in own else self.baseline
+
+    def levels(self, factor: str) -> tuple[Level, ...]:
+        """Return a factor's levels without None, in the grid's order."""
+        return tuple(level for level in self.factors.get(factor, ()) if level is not None)
+
+
+def _variant_fields(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: item[key] for key in ("name", "recipe_id", "role", "method", "arch", "factors")}
+
+
+def folder(plan: Plan, plans: Sequence[Plan]) -> str:
+    """Return the folder of a plan's files under the output: BENCHMARK/GRID or BENCHMARK/GRID-PLAN_ID.
+
+    The id is added where the command line changed the recipe, and to all but the latest of the plans that
+    share a grid without such a change (the grid's own recipe changed between them).
+    """
+    peers = [p for p in plans if (p.benchmark, p.grid) == (plan.benchmark, plan.grid) and not p.overrides]
+    latest = max(peers, key=lambda p: (p.updated, p.plan_id), default=plan)
+    plain = not plan.overrides and plan.plan_id == latest.plan_id
+    name = plan.grid if plain else f"{plan.grid}-{plan.plan_id}"
+    return f"{_safe(plan.benchmark)}/{_safe(name)}"
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.+=-]+", "-", name).lstrip(".") or "unnamed"

@@ -1,0 +1,220 @@
+"""The only reader of the tracking store: plans, a tidy frame with a row a record, and one of curves."""
+
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before mlflow is imported
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, Run
+from mlflow.exceptions import MlflowException
+
+from analysis import schema
+from analysis.plan import Plan, VariantRecord
+from analysis.plan_record import decode_plan, plan_ids
+
+TAGS = (
+    schema.CELL_ID,
+    schema.RECIPE_ID,
+    schema.PLAN,
+    schema.GRID,
+    schema.BENCHMARK,
+    schema.VARIANT,
+    schema.ROLE,
+    schema.SEED,
+    schema.METHOD,
+    schema.ARCH,
+    schema.COMMIT,
+    schema.DIRTY,
+    schema.CODE,
+    schema.DATA,
+    schema.ATTEMPTS,
+    schema.SOURCE_RUN,
+    schema.FAILURE,
+    schema.FAILURE_MESSAGE,
+)
+COLUMNS = ("run_id", "experiment", "status", "start_time", "end_time", "artifact_uri", *TAGS)
+FACTOR = "factor."  # prefix of the columns that hold a plan's factors
+_PAGE = 1000  # runs a query
+_BATCH = 500  # runs a query of histories: below the variables that SQLite takes in one statement
+_NO_LIMIT = 2**31 - 1
+
+
+class StoreError(ValueError):
+    """The tracking store cannot be read; the message says what to do."""
+
+
+def plans(uri: str) -> list[Plan]:
+    """Return the plans of all experiments, by experiment and plan id. StoreError where there is no store."""
+    with _readable(uri) as client:
+        return [plan for experiment in _experiments(client) for plan in _plans_of(experiment)]
+
+
+def runs(uri: str, plan: Plan | None = None) -> pd.DataFrame:
+    """Return one row a cell record, of one plan or of all of them.
+
+    Columns: COLUMNS, `epochs`, metrics by their own names, and a plan's factors as `factor.NAME` with the
+    levels' own types. `seed` is an int, `dirty` a bool, times are UTC; a tag that a record lacks is None.
+    """
+    with _readable(uri) as client:
+        experiments = [
+            e for e in _experiments(client) if plan is None or e.experiment_id == plan.experiment_id
+        ]
+        known = [plan] if plan else [p for experiment in experiments for p in _plans_of(experiment)]
+        names = {experiment.experiment_id: experiment.name for experiment in experiments}
+        variants = {(p.plan_id, variant.name): variant for p in known for variant in p.variants}
+        found = _search(client, list(names), f"tags.{schema.PLAN} = '{plan.plan_id}'" if plan else "")
+    rows = [
+        _row(run, names[run.info.experiment_id], variants) for run in found if schema.CELL_ID in run.data.tags
+    ]
+    factors = dict.fromkeys(FACTOR + name for p in known for name in p.factors)
+    metrics = sorted({name for run in found for name in run.data.metrics})
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, schema.EPOCHS, *factors, *metrics])
+    for name in (*TAGS, *factors):
+        frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
+    frame[schema.SEED] = frame[schema.SEED].astype(int)
+    frame[schema.DIRTY] = frame[schema.DIRTY].astype(bool)
+    for name in ("start_time", "end_time"):
+        frame[name] = pd.to_datetime(frame[name], unit="ms", utc=True)
+    order = [schema.BENCHMARK, schema.GRID, schema.PLAN, schema.VARIANT, schema.SEED, "run_id"]
+    return frame.sort_values(order, ignore_index=True)
+
+
+def unique_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame without copies of records that it has: a cell of several plans counts once."""
+    origin = frame[schema.SOURCE_RUN].where(frame[schema.SOURCE_RUN].notna(), frame["run_id"])
+    copied_last = frame.assign(_origin=origin).sort_values(
+        schema.SOURCE_RUN, na_position="first", kind="stable"
+    )
+    kept = copied_last.drop_duplicates("_origin").index
+    return frame.loc[frame.index.isin(kept)].reset_index(drop=True)
+
+
+def curves(uri: str, runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the histories of `metrics` of the runs in a frame: run_id, metric, epoch, value, sorted.
+
+    Where a step was written twice the last one by time stays.
+    """
+    ids = list(dict.fromkeys(runs["run_id"]))
+    with _readable(uri) as client:
+        points = [
+            (run_id, metric, point.step, point.value, point.timestamp)
+            for metric in metrics
+            for run_id, point in _histories(client, ids, metric)
+        ]
+    keys = ["run_id", "metric", "epoch"]
+    frame = pd.DataFrame(points, columns=[*keys, "value", "timestamp"])
+    frame = frame.sort_values([*keys, "timestamp"], kind="stable").drop_duplicates(keys, keep="last")
+    return frame.drop(columns="timestamp").reset_index(drop=True)
+
+
+@contextlib.contextmanager
+def _readable(uri: str) -> Iterator[MlflowClient]:
+    """Give a client, and never a new database: MLflow would make one where none is."""
+    path = uri.removeprefix("sqlite:///").partition("?")[0] if uri.startswith("sqlite:///") else None
+    if path is not None and not _has_tables(Path(path)):
+        raise StoreError(
+            f"no tracking store at {path}. Run a grid first, as in `python -m experiments.run "
+            "grid=branch_positions`, or name another store with --store."
+        )
+    # Opening a database, MLflow speaks of migrations at level INFO; a reader has no use for it.
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield MlflowClient(tracking_uri=uri)
+    except MlflowException as error:
+        raise StoreError(f"the tracking store {uri} cannot be read: {error}") from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _has_tables(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
+        except sqlite3.DatabaseError as error:
+            raise StoreError(
+                f"{path} is no tracking store ({error}). Name another one with --store."
+            ) from None
+    return found is not None
+
+
+def _experiments(client: MlflowClient) -> list[Experiment]:
+    """Return the experiments that hold a plan, by name."""
+    found: list[Experiment] = []
+    token: str | None = ""
+    while token is not None:
+        page = client.search_experiments(max_results=_PAGE, page_token=token or None)
+        found += page
+        token = page.token or None
+    return sorted((e for e in found if plan_ids(e.tags)), key=lambda e: e.name)
+
+
+def _plans_of(experiment: Experiment) -> list[Plan]:
+    return [
+        Plan.from_record(
+            decode_plan(experiment.tags, plan_id),
+            experiment=experiment.name,
+            experiment_id=experiment.experiment_id,
+        )
+        for plan_id in plan_ids(experiment.tags)
+    ]
+
+
+def _search(client: MlflowClient, experiment_ids: list[str], condition: str) -> list[Run]:
+    found: list[Run] = []
+    token: str | None = "" if experiment_ids else None
+    while token is not None:
+        page = client.search_runs(experiment_ids, condition, max_results=_PAGE, page_token=token or None)
+        found += page
+        token = page.token or None
+    return found
+
+
+def _row(run: Run, experiment: str, variants: dict[tuple[str, str], VariantRecord]) -> dict[str, Any]:
+    tags = run.data.tags
+    variant = variants.get((tags.get(schema.PLAN, ""), tags.get(schema.VARIANT, "")))
+    epochs = run.data.params.get(schema.EPOCHS)
+    row: dict[str, Any] = {name: tags.get(name) for name in TAGS}
+    row[schema.SEED] = int(tags[schema.SEED])
+    row[schema.DIRTY] = tags.get(schema.DIRTY) == "true"
+    row[schema.ATTEMPTS] = int(tags[schema.ATTEMPTS]) if schema.ATTEMPTS in tags else None
+    row |= {
+        "run_id": run.info.run_id,
+        "experiment": experiment,
+        "status": run.info.status,
+        "start_time": run.info.start_time,
+        "end_time": run.info.end_time,
+        "artifact_uri": run.info.artifact_uri,
+        schema.EPOCHS: int(epochs) if epochs else None,
+    }
+    # Params are strings; the plan knows the levels' own types. A variant that left the plan keeps no factors.
+    row |= {FACTOR + name: level for name, level in (variant.factors if variant else {}).items()}
+    return row | run.data.metrics
+
+
+def _histories(client: MlflowClient, run_ids: list[str], metric: str) -> Iterable[tuple[str, Any]]:
+    """Give (run id, point) of one metric, ordered by time within a run."""
+    # MLflow offers no public call for the histories of many runs. A database store has this one, four times
+    # as fast as a call a run; a server's client has not.
+    store = getattr(getattr(client, "_tracking_client", None), "store", None)
+    bulk = getattr(store, "get_metric_history_bulk", None)
+    if bulk is None:
+        for run_id in run_ids:
+            for point in sorted(client.get_metric_history(run_id, metric), key=lambda point: point.timestamp):
+                yield run_id, point
+        return
+    for start in range(0, len(run_ids), _BATCH):
+        for item in bulk(run_ids[start : start + _BATCH], metric, _NO_LIMIT):
+            yield item.run_id, item.metric
