@@ -1,0 +1,155 @@
+"""Batches of images that stay in memory on the device: a training step never waits for a file."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+
+from dhm.data.raw import DataError
+from dhm.data.split import ImageSet
+from dhm.recipe import DataSpec
+from dhm.streams import stream
+
+CHUNK = 4096  # images handled at once where a whole set passes
+
+
+@dataclasses.dataclass(frozen=True)
+class Normaliser:
+    """Per-channel mean and standard deviation of pixels in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, spec: DataSpec, images: torch.Tensor) -> "Normaliser":
+        """The recipe's own mean and std, or where it has none those of `images`, the run's training images.
+
+        Raises:
+            DataError: the recipe's do not have one value a channel.
+        """
+        channels = images.shape[1]
+        if not spec.mean:
+            return cls.measured(images)
+        if len(spec.mean) != channels:
+            raise DataError(
+                f"data.mean={list(spec.mean)}: the images have {channels} channel(s); give one value "
+                "a channel in data.mean and data.std, or neither to have them measured"
+            )
+        return cls(spec.mean, spec.std)
+
+    @classmethod
+    def measured(cls, images: torch.Tensor) -> "Normaliser":
+        """Of uint8 images (N, C, H, W), from exact counts of their values: no order of sums changes it."""
+        values = torch.arange(256, dtype=torch.float64) / 255
+        means, stds = [], []
+        for channel in range(images.shape[1]):
+            counts = torch.zeros(256, dtype=torch.int64)
+            for chunk in images[:, channel].split(CHUNK):
+                counts += torch.bincount(chunk.flatten(), minlength=256).cpu()
+            share = counts / counts.sum(dtype=torch.float64)
+            mean = (share * values).sum()
+            means.append(mean.item())
+            std = math.sqrt((share * (values - mean).square()).sum().item())
+            stds.append(std or 1.0)  # a channel that never varies becomes 0, not NaN
+        return cls(tuple(means), tuple(stds))
+
+    def on(
+        self, device: torch.device | str, memory_format: torch.memory_format = torch.contiguous_format
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Makes uint8 images (B, C, H, W) normalised float32 ones in a memory format, on a device."""
+        mean, std = (torch.tensor(x, dtype=torch.float64).view(-1, 1, 1) for x in (self.mean, self.std))
+        factor, summand = (
+            (1 / (255 * std)).to(device, torch.float32),
+            (-mean / std).to(device, torch.float32),
+        )
+
+        def normalise(pixels: torch.Tensor) -> torch.Tensor:
+            images = pixels.to(torch.float32).mul_(factor).add_(summand)
+            # the layout comes last: on a CPU that is quicker than to compute in channels_last
+            return images.contiguous(memory_format=memory_format)
+
+        return normalise
+
+
+class Batches:
+    """Training batches: random crops of zero-padded images, random flips, normalised.
+
+    The set lies on the device as one padded uint8 tensor; a batch is gathered from all its windows at once.
+    Images are padded before they are normalised: the border is black, as torchvision's RandomCrop leaves it.
+
+    The last batch of an epoch is smaller where the batch size does not divide the set. Batch normalisation
+    cannot train on a last batch of one image once the maps are 1 by 1: choose another batch size then.
+
+    Args:
+        train: the images; moved to `device`.
+        spec: its padding, flips, mean and std are used.
+        channels_last: memory format of the batches.
+
+    Attributes:
+        normaliser: the recipe's, or measured on `train`; evaluation takes it too.
+    """
+
+    def __init__(
+        self,
+        train: ImageSet,
+        spec: DataSpec,
+        *,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        channels_last: bool = False,
+    ) -> None:
+        self.normaliser = Normaliser.of(spec, train.images)
+        self.batch_size = batch_size
+        self._pad, self._flip = spec.pad, spec.flip
+        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self._labels = train.labels.to(device)
+        height, width = train.images.shape[2:]
+        # (N, C, vertical offset, horizontal offset, H, W): a view of the padded images
+        self._windows = _padded(train.images, spec.pad, device).unfold(2, height, 1).unfold(3, width, 1)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return math.ceil(len(self._labels) / self.batch_size)
+
+    def epoch(self, seed: int, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Float32 images (B, C, H, W) and labels (B,) of one epoch.
+
+        All is drawn on the CPU and for the whole epoch, so that a seed and an epoch give the same images in
+        the same order on every device and at every batch size.
+        """
+        count, device = len(self._labels), self._labels.device
+        order = torch.randperm(count, generator=stream(seed, "order", epoch))
+        augment = stream(seed, "augment", epoch)
+        flips = torch.randint(2, (count,), generator=augment, dtype=torch.bool)
+        offsets = torch.randint(2 * self._pad + 1, (2, count), generator=augment)
+        normalise = self.normaliser.on(device, self._memory_format)
+        parts = (x.to(device).split(self.batch_size) for x in (order, *offsets, flips))
+        for chosen, down, right, flipped in zip(*parts, strict=True):
+            images = self._windows[chosen, :, down, right]
+            if self._flip:
+                images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
+            yield normalise(images), self._labels[chosen]
+
+
+def eval_batches(
+    images: ImageSet, normaliser: Normaliser, *, batch_size: int, channels_last: bool = False
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Normalised images and labels in their order, on the device that the set lies on (`ImageSet.to`)."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    normalise = normaliser.on(images.images.device, memory_format)
+    for pixels, labels in zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True):
+        yield normalise(pixels), labels
+
+
+def _padded(images: torch.Tensor, pad: int, device: torch.device | str) -> torch.Tensor:
+    if pad == 0:
+        return images.to(device)
+    count, channels, height, width = images.shape
+    padded = torch.zeros(
+        (count, channels, height + 2 * pad, width + 2 * pad), dtype=torch.uint8, device=device
+    )
+    inner = padded[:, :, pad : pad + height, pad : pad + width]
+    for target, source in zip(inner.split(CHUNK), images.split(CHUNK), strict=True):
+        target.copy_(source)
+    return padded

@@ -1,0 +1,97 @@
+"""Decoded images, kept on disk: every run is a process of its own and would decode them again."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from dhm.data.raw import RawData
+
+FORMAT = 1  # raise it when decoding changes
+TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+class Source(Protocol):
+    """Files that were found and can be read."""
+
+    @property
+    def layout(self) -> str:
+        """How the files are laid out."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that `paths` lie in."""
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """Every file that `read` reads."""
+
+    def read(self, image_size: int) -> RawData:
+        """Decode all files; size 0 leaves the images as they are."""
+
+
+def read_cached(source: Source, image_size: int, cache: Path) -> RawData:
+    """`source.read(image_size)`, kept in `cache` as one file and mapped from there the next time.
+
+    A change of a file's name, size or time makes another entry. An entry that cannot be read is built again.
+    One that cannot be written costs a warning. Of processes that build one at once, the last one's stays.
+    """
+    entry = cache / f"{source.layout}-{_manifest(source, image_size)}.pt"
+    try:
+        return _read(entry)
+    except Exception:  # missing or damaged, in whichever way zip, pickle and torch report it
+        raw = source.read(image_size)
+    try:
+        _write(raw, entry)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        warnings.warn(f"decoded images are not kept, every run will decode again: {error}", stacklevel=2)
+    return raw
+
+
+def _manifest(source: Source, image_size: int) -> str:
+    """Hash of what determines the entry.
+
+    The time of the last change to the inode is part of it: archives restore modification times, and files
+    without compression have equal sizes, so that two versions of a set may agree in both.
+    """
+    files = []
+    for path in source.paths:
+        stat = path.stat()
+        relative = path.relative_to(source.root).as_posix()
+        files.append((relative, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+    what = [FORMAT, source.layout, str(source.root.resolve()), image_size, files]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
+
+
+def _read(entry: Path) -> RawData:
+    content = torch.load(entry, weights_only=True, mmap=True)
+    raw = RawData(**{name: content[name] for name in TENSORS}, classes=tuple(content["classes"]))
+    # in the place where the cached property keeps its value: hashing again would read every page
+    raw.__dict__["fingerprint"] = content["fingerprint"]
+    return raw
+
+
+def _write(raw: RawData, entry: Path) -> None:
+    content = {
+        **{name: getattr(raw, name) for name in TENSORS},
+        "classes": list(raw.classes),
+        "fingerprint": raw.fingerprint,
+    }
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".writing-", dir=entry.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(descriptor)  # a rename that outlives a power cut must not point at empty pages
+        Path(name).replace(entry)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            Path(name).unlink()

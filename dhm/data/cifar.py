@@ -1,0 +1,99 @@
+"""CIFAR-10 and CIFAR-100, in the authors' own format or as folders of images."""
+
+import contextlib
+import dataclasses
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torchvision import datasets
+
+from dhm.data.folders import LAYOUT, SPLITS, ImageFolders, existing, find_image_folders
+from dhm.data.raw import DataError, RawData, resize_all
+
+DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PickledCifar:
+    """The Python version of CIFAR beneath `root`, as torchvision reads it; `kind` is torchvision's class."""
+
+    root: Path
+    kind: type[datasets.CIFAR10]
+
+    layout = "pickled"
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of both splits and the one of class names."""
+        names = [name for name, _ in (*self.kind.train_list, *self.kind.test_list)]
+        return [self.root / self.kind.base_folder / name for name in (*names, self.kind.meta["filename"])]
+
+    def read(self, image_size: int) -> RawData:
+        """Unpickle both splits, after torchvision has compared every file with its published checksum."""
+        try:
+            train, test = (self.kind(self.root, train=training) for training in (True, False))
+        except RuntimeError as error:
+            raise DataError(
+                f"{self.root / self.kind.base_folder} is incomplete or damaged ({error}): "
+                f"unpack {self.kind.url} there again"
+            ) from error
+        return RawData(
+            train_images=resize_all(_images(train), image_size),
+            train_labels=torch.tensor(train.targets),
+            test_images=resize_all(_images(test), image_size),
+            test_labels=torch.tensor(test.targets),
+            classes=tuple(train.classes),
+        )
+
+
+def find_cifar10(root: Path | None) -> PickledCifar | ImageFolders:
+    """`cifar-10-batches-py/`, or `train/CLASS` and `test/CLASS`; downloaded where `root` has neither."""
+    return _find(datasets.CIFAR10, root)
+
+
+def find_cifar100(root: Path | None) -> PickledCifar | ImageFolders:
+    """`cifar-100-python/`, or `train/CLASS` and `test/CLASS`; downloaded where `root` has neither."""
+    return _find(datasets.CIFAR100, root)
+
+
+def _find(kind: type[datasets.CIFAR10], root: Path | None) -> PickledCifar | ImageFolders:
+    content = f"a folder that holds {kind.base_folder}/ (unpack {kind.url} there), or {LAYOUT}"
+    root = existing(root, content)
+    if not (root / kind.base_folder).is_dir():
+        if any((root / split).is_dir() for split in SPLITS):
+            return find_image_folders(root)
+        _download(kind, root, content)
+    return PickledCifar(root=root, kind=kind)
+
+
+def _download(kind: type[datasets.CIFAR10], root: Path, content: str) -> None:
+    """Into a folder of its own first, so that neither a crash nor a second process leaves half a data set."""
+    target = root / kind.base_folder
+    try:
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as folder, _short_timeout():
+            kind(folder, download=True)
+            with contextlib.suppress(FileExistsError):
+                (Path(folder) / kind.base_folder).rename(target)
+    except Exception as error:  # torchvision lets through whatever urllib, tarfile and the disk raise
+        if not target.is_dir():
+            raise DataError(
+                f"{root} has no {kind.__name__}, and downloading it failed ({error}): "
+                f"data.root must be {content}"
+            ) from error
+
+
+@contextlib.contextmanager
+def _short_timeout() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _images(dataset: datasets.CIFAR10) -> torch.Tensor:
+    return torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,173 @@
+"""Images in folders: `train/CLASS/*` and `test/CLASS/*`."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from dhm.data.raw import DataError, RawData, planes, to_square
+
+LAYOUT = "train/CLASS/*.png and test/CLASS/*.png (or .jpg and the like)"
+SPLITS = ("train", "test")
+# Decoded images stay in memory; a set that does not fit there would have to be streamed, which is not built.
+MEMORY_LIMIT = 8 * 2**30
+CHUNK = 1024  # images decoded between two writes into the result
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageFolders:
+    """What was found beneath `root`: classes sorted by name, a split's files by class and then by name."""
+
+    root: Path
+    classes: tuple[str, ...]
+    train: tuple[tuple[Path, int], ...]
+    test: tuple[tuple[Path, int], ...]
+
+    layout = "folders"
+
+    @property
+    def paths(self) -> list[Path]:
+        """All image files."""
+        return [path for path, _ in (*self.train, *self.test)]
+
+    def read(self, image_size: int) -> RawData:
+        """Decode every image. All are made RGB, unless all are grey: then they keep their one channel."""
+        pixels = _decode_all(self.paths, self.root, image_size)
+        images = pixels.split([len(self.train), len(self.test)])
+        labels = [torch.tensor([label for _, label in files]) for files in (self.train, self.test)]
+        return RawData(
+            train_images=images[0],
+            train_labels=labels[0],
+            test_images=images[1],
+            test_labels=labels[1],
+            classes=self.classes,
+        )
+
+
+def find_image_folders(root: Path | None) -> ImageFolders:
+    """List the images of `root/train/CLASS` and `root/test/CLASS`, folders within a class included.
+
+    Raises:
+        DataError: there is no such folder, or a split, a class or a class's images are missing.
+    """
+    root = existing(root, f"a folder that holds {LAYOUT}")
+    for split in SPLITS:
+        if not (root / split).is_dir():
+            near = " There is a val/ folder: rename it to test/." if (root / "val").is_dir() else ""
+            raise DataError(f"{root} has no {split}/ folder: data.root must hold {LAYOUT}.{near}")
+    classes = {split: _class_names(root / split) for split in SPLITS}
+    for split, names in classes.items():
+        if not names:
+            raise DataError(f"{root / split} has no class folders: it must hold one folder of images a class")
+    only = [
+        f"only {split}/ has {', '.join(sorted(set(classes[split]) - set(classes[other])))}"
+        for split, other in (SPLITS, SPLITS[::-1])
+        if set(classes[split]) - set(classes[other])
+    ]
+    if only:
+        raise DataError(f"{root}: train/ and test/ must have the same classes; {'; '.join(only)}")
+    found = {
+        split: tuple(
+            (path, label) for label, name in enumerate(names) for path in _images_of(root / split / name)
+        )
+        for split, names in classes.items()
+    }
+    return ImageFolders(root=root, classes=tuple(classes["train"]), train=found["train"], test=found["test"])
+
+
+def existing(root: Path | None, content: str) -> Path:
+    """`root` if it is a folder; otherwise an error that says what to give."""
+    if root is None:
+        raise DataError(f"this data set is read from disk: give data.root=DIR, {content}")
+    if not root.is_dir():
+        raise DataError(f"data.root={root} is not a folder: correct the path, or create {content}")
+    return root
+
+
+def _class_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _images_of(folder: Path) -> list[Path]:
+    # os.walk, as torchvision's ImageFolder: on Python 3.11 a Path has no walk
+    found = [
+        Path(parent, name)
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
+    ]
+    if not found:
+        raise DataError(
+            f"{folder} has no images ({', '.join(IMG_EXTENSIONS)}): "
+            "add some, or remove the class from both splits"
+        )
+    return sorted(found, key=lambda path: path.relative_to(folder).parts)
+
+
+def _decode_all(paths: Sequence[Path], root: Path, image_size: int) -> torch.Tensor:
+    """uint8 (N, C, H, W); grey until the first colour image, then RGB throughout."""
+    first = _decode(paths[0], image_size)
+    images = _empty(len(paths), first.shape, root)
+    for start, chunk in _decoded(paths, image_size):
+        for index, pixels in enumerate(chunk, start):
+            if pixels.shape[1:] != images.shape[2:]:
+                raise DataError(
+                    f"{paths[index]} is {_size(pixels)} pixels, {paths[0]} is {_size(first)}: "
+                    "set data.image_size=32 (or another size) to bring all images to one size"
+                )
+            if len(pixels) > images.shape[1]:
+                grey = images
+                images = _empty(len(paths), pixels.shape, root)
+                images[:index] = grey[:index]
+            images[index] = torch.from_numpy(pixels)
+    return images
+
+
+def _decoded(paths: Sequence[Path], image_size: int) -> Iterator[tuple[int, list[npt.NDArray[np.uint8]]]]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), CHUNK):
+            chunk = paths[start : start + CHUNK]
+            yield start, list(pool.map(_decode, chunk, [image_size] * len(chunk)))
+
+
+def _decode(path: Path, image_size: int) -> npt.NDArray[np.uint8]:
+    """One image as uint8 (1 or 3, H, W)."""
+    try:
+        with Image.open(path) as file:
+            image = _eight_bit(file)
+            return planes(np.asarray(to_square(image, image_size) if image_size else image))
+    except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error
+        raise DataError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode in ("1", "L", "LA", "La"):
+        return image.convert("L")
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion cuts off at 255 instead of scaling
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise DataError(f"mode {image.mode}, 32 bits a pixel; 8 or 16 are understood")
+    return image.convert("RGB")
+
+
+def _empty(count: int, shape: tuple[int, ...], root: Path) -> torch.Tensor:
+    size = count * shape[0] * shape[1] * shape[2]
+    if size > MEMORY_LIMIT:
+        raise DataError(
+            f"{root}: {count} decoded images of {shape[2]} by {shape[1]} pixels take {size / 2**30:.1f} GiB, "
+            f"more than the {MEMORY_LIMIT / 2**30:.0f} GiB that are kept in memory: set a smaller "
+            "data.image_size (reading images from disk while training is not available)"
+        )
+    return torch.empty((count, *shape), dtype=torch.uint8)
+
+
+def _size(pixels: npt.NDArray[np.uint8]) -> str:
+    return f"{pixels.shape[2]} by {pixels.shape[1]}"
