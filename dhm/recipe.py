@@ -122,7 +122,9 @@ class OptimSpec(_Spec):
         self._require(self.weight_decay >= 0, f"optim.weight_decay={self.weight_decay}: must not be negative")
         self._require(self.batch_size >= 1, f"optim.batch_size={self.batch_size}: must be at least 1")
         self._require(self.step_size >= 1, f"optim.step_size={self.step_size}: must be at least 1")
-        self._require(self.warmup_epochs >= 0, f"optim.warmup_epochs={self.warmup_epochs}: must not be negative")
+        self._require(
+            self.warmup_epochs >= 0, f"optim.warmup_epochs={self.warmup_epochs}: must not be negative"
+        )
         self._require(
             not self.nesterov or self.momentum > 0,
             "optim.nesterov=true needs optim.momentum above 0",
@@ -159,9 +161,13 @@ class DataSpec(_Spec):
     def __post_init__(self) -> None:
         _Spec.__post_init__(self)
         for name in ("train_size", "pad", "image_size"):
-            self._require(getattr(self, name) >= 0, f"data.{name}={getattr(self, name)}: must not be negative")
+            self._require(
+                getattr(self, name) >= 0, f"data.{name}={getattr(self, name)}: must not be negative"
+            )
         for name in ("val_fraction", "label_noise"):
-            self._require(0 <= getattr(self, name) < 1, f"data.{name}={getattr(self, name)}: must lie in [0, 1)")
+            self._require(
+                0 <= getattr(self, name) < 1, f"data.{name}={getattr(self, name)}: must lie in [0, 1)"
+            )
         self._require(len(self.mean) == len(self.std), "data.mean and data.std must have the same length")
         self._require(all(s > 0 for s in self.std), f"data.std={list(self.std)}: must be above 0")
 
@@ -302,7 +308,9 @@ def convert(value: Any, annotation: Any, path: str) -> Any:
             raise _mismatch(path, "a list", value)
         return tuple(convert(item, arguments[0], f"{path}[{index}]") for index, item in enumerate(value))
     if dataclasses.is_dataclass(annotation):
-        return value if isinstance(value, typing.cast(type, annotation)) else _construct(annotation, value, path)
+        return (
+            value if isinstance(value, typing.cast(type, annotation)) else _construct(annotation, value, path)
+        )
     return _scalar(value, annotation, path)
 
 
@@ -341,3 +349,25 @@ def _construct(cls: Any, values: Any, path: str) -> Any:
 
 def _mismatch(path: str, expected: str, value: Any) -> ValueError:
     return ValueError(f"{path}: expected {expected}, got {value!r}")
+
+
+def replace_at(spec: R, path: str, value: Any) -> R:
+    """A copy with the field at a dotted path changed: `replace_at(recipe, "optim.lr", 0.05)`.
+
+    A path through a part that the recipe does not have (`mimic.alpha` without mimicking) changes nothing.
+
+    Raises:
+        ValueError: no such field, or a value that it cannot take.
+    """
+    name, _, rest = path.partition(".")
+    types_of = field_types(type(spec))
+    if name not in types_of:
+        raise unknown(f"field of {type(spec).__name__}", name, types_of)
+    if not rest:
+        return dataclasses.replace(spec, **{name: convert(value, types_of[name], path)})  # type: ignore[type-var]
+    part = getattr(spec, name)
+    if part is None:
+        return spec
+    if not dataclasses.is_dataclass(part):
+        raise ValueError(f"{path}: {name} has no fields of its own; give it whole")
+    return dataclasses.replace(spec, **{name: replace_at(part, rest, value)})  # type: ignore[type-var]

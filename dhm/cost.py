@@ -1,0 +1,84 @@
+"""What a recipe's network costs, in training and in inference, without building its weights."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dhm.network import BranchedNetwork, build_network
+from dhm.recipe import Recipe, to_dict
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """Parameters, and floating-point operations of a forward pass of one image (a multiply and an add are two).
+
+    Without `_main` with side branches, as in training; with it the main branch alone, as in inference.
+    """
+
+    parameters: int
+    parameters_main: int
+    flops: int
+    flops_main: int
+
+
+def measure(recipe: Recipe, *, channels: int, size: tuple[int, int], num_classes: int) -> Cost:
+    """Count on the meta device: exact, quick, and without memory for the weights.
+
+    Args:
+        channels: of an image.
+        size: height and width of an image, in pixels.
+    """
+    network = on_meta(recipe, channels=channels, num_classes=num_classes)
+    image = torch.empty(1, channels, *size, device="meta")
+    main = network.main_only()
+    return Cost(
+        parameters=_parameters(network),
+        parameters_main=_parameters(main),
+        flops=_flops(network, image),
+        flops_main=_flops(main, image),
+    )
+
+
+def on_meta(recipe: Recipe, *, channels: int = 3, num_classes: int = 10) -> BranchedNetwork:
+    """The network without memory for its weights; a cheap way to see whether a recipe can be built.
+
+    Raises:
+        ValueError: it cannot be built.
+    """
+    with torch.device("meta"):
+        return build_network(recipe, in_channels=channels, num_classes=num_classes).eval()
+
+
+def topology(recipe: Recipe, *, channels: int, num_classes: int) -> dict[str, Any]:
+    """The network as plain values, enough to draw it: stages, side branches with their nodes, heads, mimicking pairs."""
+    network = on_meta(recipe, channels=channels, num_classes=num_classes)
+    mimics = recipe.mimic is not None
+    return {
+        "arch": recipe.arch,
+        "method": recipe.method,
+        "num_classes": num_classes,
+        "stages": [
+            {"channels": info.channels, "stride": info.stride, "blocks": info.depth}
+            for info in network.backbone.info
+        ],
+        "branches": [
+            {"head": name, **to_dict(spec), "parameters": _parameters(network.sides[name])}
+            for name, spec in zip(recipe.heads[1:], recipe.branches, strict=True)
+        ],
+        "heads": list(recipe.heads),
+        "pairs": [[a, b] for a in recipe.heads for b in recipe.heads if mimics and a != b],
+        "parameters_main": _parameters(network.main_only()),
+    }
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _flops(module: nn.Module, image: torch.Tensor) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(image)
+    return counter.get_total_flops()

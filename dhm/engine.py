@@ -1,0 +1,150 @@
+"""Training: one recipe, one seed, from the first weights (or a checkpoint) to the last epoch's figures."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from dhm.data import ImageSet, RawData, eval_batches
+from dhm.losses import objective
+from dhm.metrics import RunningMean, top_k_wrong
+from dhm.optim import learning_rate, set_learning_rate
+from dhm.recipe import Recipe
+from dhm.streams import stream_seed
+from dhm.training import Callback, EpochRecord, NotFiniteError, Result, Runtime, Training
+
+EVAL_BATCH = 500
+
+
+def fit(
+    recipe: Recipe,
+    seed: int,
+    runtime: Runtime | None = None,
+    callbacks: Sequence[Callback] = (),
+    data: RawData | None = None,
+) -> Result:
+    """Train a recipe at a seed, from its checkpoint if there is one.
+
+    Args:
+        data: the data set, if the caller has loaded it already.
+
+    Raises:
+        ValueError: a recipe that cannot be built, or data that is not there.
+        NotFiniteError: the loss is no number any more.
+    """
+    runtime = runtime or Runtime()
+    with _torch_settings(recipe, runtime):
+        training = Training(recipe, seed, runtime, data)
+        for callback in callbacks:
+            callback.on_start(training)
+        while training.epoch < recipe.epochs:
+            started = time.perf_counter()
+            metrics = train_one_epoch(training, callbacks)
+            training.step_seconds.append((time.perf_counter() - started) / training.steps)
+            metrics |= evaluate(training)
+            training.seconds += time.perf_counter() - started
+            training.history.append(EpochRecord(training.epoch, time.time(), metrics))
+            training.save()
+            for callback in callbacks:
+                callback.on_epoch_end(training)
+        return training.result()
+
+
+def train_one_epoch(training: Training, callbacks: Sequence[Callback] = ()) -> dict[str, float]:
+    """One pass over the training images; the means of its terms, its error and its last learning rate."""
+    recipe, network, optimiser, epoch = training.recipe, training.network, training.optimiser, training.epoch
+    network.train()
+    network.seed_dropout(training.seed, epoch, training.device)
+    # Nothing of ours draws from torch's global stream; a registered part that does is repeatable all the same.
+    torch.manual_seed(stream_seed(training.seed, "global", epoch))
+    mean = RunningMean()
+    names: tuple[str, ...] = ()
+    lr = 0.0
+    for step, (images, labels) in enumerate(training.batches.epoch(training.seed, epoch)):
+        lr = learning_rate(recipe.optim, epochs=recipe.epochs, moment=epoch + step / training.steps)
+        set_learning_rate(optimiser, lr)
+        with training.autocast():
+            heads = network(images)
+        loss = objective(heads, labels, recipe)
+        optimiser.zero_grad(set_to_none=True)
+        loss.total.backward()
+        optimiser.step()
+        names = loss.terms.names
+        wrong = top_k_wrong(heads.main.detach(), labels, 1).float().mean()
+        mean.add(torch.cat((loss.terms.values, loss.total.detach()[None], wrong[None])), len(labels))
+        training.step = step + 1
+        for callback in callbacks:
+            callback.on_step(training)
+    *terms, total, error = mean.read()
+    if not math.isfinite(total):
+        where = f"in epoch {epoch} (steps {epoch * training.steps} to {(epoch + 1) * training.steps - 1})"
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, terms, strict=True))
+        raise NotFiniteError(f"the loss is not finite {where}: {listed}")
+    losses = {f"loss/{name}": value for name, value in zip(names, terms, strict=True)}
+    return {"train/loss": total, "train/top1_error": 100 * error, "train/lr": lr, **losses}
+
+
+def evaluate(training: Training) -> dict[str, float]:
+    """Errors in percent and cross-entropy of every head, on the test images and on those held out for validation."""
+    metrics: dict[str, float] = {}
+    for name, images in training.held_out.items():
+        if len(images) == 0:
+            continue
+        top1, top5, loss = _wrong(training, images)
+        for index, head in enumerate(training.recipe.heads):
+            suffix = "" if head == "main" else f"/{head}"
+            metrics[f"{name}/top1_error{suffix}"] = 100 * float(top1[index].double().mean())
+            if training.data.num_classes > 5:
+                metrics[f"{name}/top5_error{suffix}"] = 100 * float(top5[index].double().mean())
+            metrics[f"{name}/loss{suffix}"] = float(loss[index])
+        if name == "test":
+            training.class_errors = _class_errors(training, top1)
+    return metrics
+
+
+@torch.inference_mode()
+def _wrong(training: Training, images: ImageSet) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Which images are wrong by top-1 and by top-5, (H, N) each, and the mean cross-entropy (H,), on the host."""
+    training.network.eval()
+    top1, top5, losses = [], [], []
+    for batch, labels in eval_batches(images, training.batches.normaliser, batch_size=EVAL_BATCH):
+        with training.autocast():
+            logits = training.network(batch).stacked()
+        top1.append(top_k_wrong(logits, labels, 1))
+        top5.append(top_k_wrong(logits, labels, 5))
+        logs = torch.log_softmax(logits, -1)
+        losses.append(-logs[:, torch.arange(len(labels), device=logs.device), labels].double().sum(1))
+    mean_loss = torch.stack(losses).sum(0) / len(images)
+    return torch.cat(top1, 1).cpu(), torch.cat(top5, 1).cpu(), mean_loss.cpu()
+
+
+def _class_errors(training: Training, wrong: torch.Tensor) -> dict[str, dict[str, float]]:
+    labels = training.held_out["test"].labels.cpu()
+    return {
+        head: {
+            name: 100 * float(wrong[index][labels == number].double().mean())
+            for number, name in enumerate(training.data.classes)
+        }
+        for index, head in enumerate(training.recipe.heads)
+    }
+
+
+@contextmanager
+def _torch_settings(recipe: Recipe, runtime: Runtime) -> Iterator[None]:
+    """The settings that torch keeps for the whole process, put back afterwards."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    on_gpu = torch.device(runtime.device).type == "cuda"
+    try:
+        torch.set_num_threads(runtime.threads)
+        torch.use_deterministic_algorithms(on_gpu and runtime.deterministic)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.tf32
+        torch.backends.cudnn.benchmark = on_gpu and not runtime.deterministic
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32

@@ -1,0 +1,80 @@
+"""A backbone with its side branches: one forward pass, the logits of every head."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dhm.backbones import ARCHITECTURES, Backbone
+from dhm.backbones.base import seed_dropout
+from dhm.branches import SideBranch
+from dhm.recipe import Recipe
+from dhm.streams import stream
+
+
+class Heads(NamedTuple):
+    """Logits (B, num_classes) of the main branch, and of each side branch in the order of `Recipe.heads`."""
+
+    main: Tensor
+    sides: tuple[Tensor, ...]
+
+    def stacked(self) -> Tensor:
+        """All logits as (H, B, num_classes) in float32, the main branch first."""
+        return torch.stack((self.main, *self.sides)).float()
+
+
+class BranchedNetwork(nn.Module):
+    """The network that is trained. Side branches are dropped for inference: `main_only`.
+
+    Attributes:
+        backbone: the main branch.
+        sides: side branches by the names of their heads.
+    """
+
+    def __init__(self, backbone: Backbone, branches: dict[str, SideBranch]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.sides = nn.ModuleDict(branches)
+        self._forks = [(branch.spec.after, branch) for branch in branches.values()]
+
+    def forward(self, images: Tensor) -> Heads:
+        """Logits of every head for images (B, C, H, W)."""
+        maps = self.backbone.stem(images)
+        sides: list[Tensor] = []
+        # Branches are kept in the order of their nodes, so their logits come in the order of their names.
+        for node, stage in enumerate(self.backbone.stages, start=1):
+            maps = stage(maps)
+            sides.extend(branch(maps) for after, branch in self._forks if after == node)
+        return Heads(self.backbone.classifier(maps), tuple(sides))
+
+    def main_only(self) -> Backbone:
+        """The main branch alone: what plain training would have built, and all that inference needs."""
+        return self.backbone
+
+    def seed_dropout(self, seed: int, epoch: int, device: torch.device) -> None:
+        """Give the dropout of every head its own stream for an epoch."""
+        for name, part in (("main", self.backbone), *self.sides.items()):
+            seed_dropout(part, stream(seed, "dropout", name, epoch, device=device))
+
+
+def build_network(
+    recipe: Recipe, *, in_channels: int, num_classes: int, seed: int | None = None
+) -> BranchedNetwork:
+    """The network of a recipe, its weights drawn from the seed: the main branch's from one stream, each side branch's
+    from its own.
+
+    Args:
+        seed: without one the weights are left as torch makes them (for counting, on the meta device).
+
+    Raises:
+        ValueError: an unknown architecture, or a branch that it cannot have.
+    """
+    backbone = ARCHITECTURES.get(recipe.arch).build(
+        in_channels=in_channels, num_classes=num_classes, dropout=recipe.dropout
+    )
+    names = recipe.heads[1:]
+    branches = {name: SideBranch(backbone, spec) for name, spec in zip(names, recipe.branches, strict=True)}
+    if seed is not None:
+        for name, part in (("main", backbone), *branches.items()):
+            backbone.initialise(part, stream(seed, "init", name))
+    return BranchedNetwork(backbone, branches)

@@ -1,0 +1,190 @@
+"""The state of a run: what was asked for, the network and the optimiser as they stand, and what was measured so far."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from dhm import checkpoint
+from dhm.data import Batches, RawData, load, split
+from dhm.network import BranchedNetwork, build_network
+from dhm.optim import make_optimiser
+from dhm.recipe import Recipe, to_dict
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Runtime:
+    """Where and how a recipe is trained; nothing here is meant to change the result.
+
+    Args:
+        device: `cpu`, `cuda` or `cuda:1`.
+        threads: of one run on a CPU. Equal results need equal threads.
+        data_root: folder of the data set, for those that are not embedded.
+        cache: folder for decoded images.
+        checkpoint: file of this run's checkpoint; without one nothing is saved.
+        deterministic: on a GPU, kernels that give equal bits.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    data_root: Path | None = None
+    cache: Path | None = None
+    checkpoint: Path | None = None
+    deterministic: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """What an epoch measured. Errors are in percent; `time` is in seconds since 1970."""
+
+    epoch: int
+    time: float
+    metrics: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What a run found.
+
+    Attributes:
+        history: every epoch, also those before a resume.
+        class_errors: top-1 error of every class in percent at the last epoch, by head.
+        seconds: wall time of training and evaluation, all attempts together.
+        step_ms: median over epochs of the mean wall time of a step.
+    """
+
+    history: tuple[EpochRecord, ...]
+    network: BranchedNetwork
+    class_errors: dict[str, dict[str, float]]
+    seconds: float
+    step_ms: float
+
+    @property
+    def final(self) -> dict[str, float]:
+        """The last epoch's test errors; the reading by which arms are compared."""
+        return _test_errors(self.history[-1])
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The test errors at the main branch's best epoch, and that `epoch` (the first of equals), as the released
+        code reports it. It selects on the test set: hold only published figures against it."""
+        record = min(self.history, key=lambda record: record.metrics["test/top1_error"])
+        return {**_test_errors(record), "epoch": float(record.epoch)}
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss that is no number any more; says at which step, and the terms."""
+
+
+class Training:
+    """The state of a run.
+
+    Attributes:
+        recipe, seed, runtime: what was asked for.
+        network, optimiser: as they stand.
+        held_out: the images that are not trained on, `val` (may be empty) and `test`.
+        history: epochs done.
+        step: steps done in the present epoch, of `steps`.
+        notes: what happened that a reader of the record should know, such as a damaged checkpoint.
+    """
+
+    def __init__(self, recipe: Recipe, seed: int, runtime: Runtime, data: RawData | None = None) -> None:
+        self.recipe, self.seed, self.runtime = recipe, seed, runtime
+        self.device = torch.device(runtime.device)
+        self.data = data or load(recipe.data, runtime.data_root, runtime.cache)
+        parts = split(self.data, recipe.data, seed)
+        self.batches = Batches(
+            parts.train, recipe.data, batch_size=recipe.optim.batch_size, device=self.device
+        )
+        self.held_out = {"val": parts.val.to(self.device), "test": parts.test.to(self.device)}
+        network = build_network(
+            recipe, in_channels=self.data.channels, num_classes=self.data.num_classes, seed=seed
+        )
+        self.network = network.to(self.device)
+        self.optimiser = make_optimiser(self.network.parameters(), recipe.optim)
+        self.history: list[EpochRecord] = []
+        self.class_errors: dict[str, dict[str, float]] = {}
+        self.seconds = 0.0
+        self.step_seconds: list[float] = []
+        self.step, self.steps = 0, len(self.batches)
+        self.notes: list[str] = []
+        self._resume()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is being trained, 0-based; the number of epochs done."""
+        return len(self.history)
+
+    def autocast(self) -> torch.autocast:
+        """The recipe's precision, for a forward pass."""
+        bf16 = self.recipe.precision == "bf16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
+
+    def save(self) -> None:
+        """Write the checkpoint: with it, a run that is killed ends as if it had not been."""
+        if self.runtime.checkpoint is None:
+            return
+        state = {
+            "recipe": to_dict(self.recipe),
+            "seed": self.seed,
+            "fingerprint": self.data.fingerprint,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "history": [dataclasses.asdict(record) for record in self.history],
+            "class_errors": self.class_errors,
+            "seconds": self.seconds,
+            "step_seconds": self.step_seconds,
+        }
+        checkpoint.save(self.runtime.checkpoint, state)
+
+    def _resume(self) -> None:
+        if self.runtime.checkpoint is None:
+            return
+        state, problems = checkpoint.load_newest(self.runtime.checkpoint, self.device)
+        self.notes += problems
+        if state is None:
+            if problems:
+                self.notes.append("no checkpoint is left: started again from the first epoch")
+            return
+        wanted = (to_dict(self.recipe), self.seed, self.data.fingerprint)
+        if (state["recipe"], state["seed"], state["fingerprint"]) != wanted:
+            self.notes.append(
+                f"{self.runtime.checkpoint} belongs to another run: started from the first epoch"
+            )
+            return
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.history = [EpochRecord(**record) for record in state["history"]]
+        self.class_errors = state["class_errors"]
+        self.seconds, self.step_seconds = state["seconds"], state["step_seconds"]
+
+    def result(self) -> Result:
+        """What the run found."""
+        return Result(
+            history=tuple(self.history),
+            network=self.network,
+            class_errors=self.class_errors,
+            seconds=self.seconds,
+            step_ms=1e3 * sorted(self.step_seconds)[len(self.step_seconds) // 2],
+        )
+
+
+class Callback:
+    """What happens around training and is not training. Subclasses override what they need."""
+
+    def on_start(self, training: "Training") -> None:
+        """Before the first epoch of this attempt; `training.history` holds the epochs of earlier ones."""
+
+    def on_step(self, training: "Training") -> None:
+        """After every step. May raise to leave at once; the last checkpoint stands."""
+
+    def on_epoch_end(self, training: "Training") -> None:
+        """After evaluation and checkpoint; the epoch is `training.history[-1]`."""
+
+
+def _test_errors(record: EpochRecord) -> dict[str, float]:
+    return {
+        name.removeprefix("test/"): value
+        for name, value in record.metrics.items()
+        if name.startswith("test/top")
+    }

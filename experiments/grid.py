@@ -1,0 +1,254 @@
+"""Grids: a question as factors over a base recipe, and the variants and cells that it comes to."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from analysis import schema
+from dhm.recipe import Recipe, identity, replace_at, to_dict
+from dhm.registry import Registry, unknown
+from experiments.benchmarks import Benchmark
+from experiments.factors import factor
+
+Levels = Sequence[Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One point of a grid.
+
+    Args:
+        name: what differs from the others: "dhm at 1+2".
+        factors: level by factor; none where the factor makes no difference to this point.
+        baseline: name of the variant that it is compared with; none for a baseline.
+    """
+
+    name: str
+    recipe: Recipe
+    factors: Mapping[str, Any]
+    baseline: str | None
+
+    @property
+    def role(self) -> str:
+        """`baseline` or `arm`."""
+        return schema.BASELINE if self.baseline is None else schema.ARM
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A variant and a seed: what is trained once.
+
+    Args:
+        fingerprint: of the data's content.
+    """
+
+    variant: Variant
+    seed: int
+    fingerprint: str
+
+    @property
+    def recipe_id(self) -> str:
+        """Hash of the recipe's non-default fields and the data's fingerprint."""
+        return recipe_id(self.variant.recipe, self.fingerprint)
+
+    @property
+    def cell_id(self) -> str:
+        """The recipe's hash and the seed: "3f9a2c41d0b7-s3"."""
+        return f"{self.recipe_id}-s{self.seed}"
+
+    @property
+    def name(self) -> str:
+        """What a run of it is called: "dhm at 1+2 s3"."""
+        return f"{self.variant.name} s{self.seed}"
+
+
+def recipe_id(recipe: Recipe, fingerprint: str) -> str:
+    """Identity of a recipe on data of some content, as 12 hexadecimal digits."""
+    return _digest({"recipe": identity(recipe), "data": fingerprint})
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A question, and the recipes that answer it.
+
+    Args:
+        title: a few words.
+        question: what the grid is to answer, a sentence.
+        reading: how to read the comparison, Markdown.
+        factors: levels by factor, in the order in which they stand in names; a function gets them from the benchmark.
+        baseline: levels that mark the baselines; every other variant is compared with the baseline that shares the
+            rest of its levels, or else with the first one.
+        exclude: points to leave out, each given by some of its levels.
+        base: changes to the benchmark's recipe, by dotted path.
+        seeds: how many, by default.
+        figures: modules of `analysis.figures`.
+    """
+
+    name: str
+    title: str
+    question: str
+    reading: str = ""
+    factors: Mapping[str, Levels | Callable[[Benchmark], Levels]]
+    baseline: Mapping[str, Any]
+    exclude: Sequence[Mapping[str, Any]] = ()
+    base: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seeds: int = 5
+    figures: Sequence[str] = ("training_curves",)
+
+    def levels(
+        self, benchmark: Benchmark, chosen: Mapping[str, Levels] | None = None
+    ) -> dict[str, list[Any]]:
+        """The levels of every factor on a benchmark, with those that the user chose in their place.
+
+        Raises:
+            ValueError: levels for a factor that the grid does not have, or none at all.
+        """
+        levels = {
+            name: list(given(benchmark) if callable(given) else given) for name, given in self.factors.items()
+        }
+        for name, wanted in (chosen or {}).items():
+            if name not in levels:
+                raise unknown(f"factor of grid {self.name}", name, levels)
+            levels[name] = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
+        for name, values in levels.items():
+            if not values:
+                raise ValueError(f"factor {name!r} of grid {self.name!r} has no levels")
+        return levels
+
+    def variants(
+        self,
+        benchmark: Benchmark,
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        levels: Mapping[str, Levels] | None = None,
+        recipe: str = "documented",
+    ) -> list[Variant]:
+        """All points of the grid on a benchmark, the baselines first.
+
+        Points whose recipes are equal are one variant: plain training has no branches, so it stands once whatever
+        their positions.
+
+        Args:
+            overrides: changes to the base recipe, by dotted path.
+            levels: in place of the grid's own, by factor.
+            recipe: which of the benchmark's recipes.
+
+        Raises:
+            ValueError: a factor, level or field that does not exist, a network that cannot be built, an override of
+                what the grid itself varies, or a baseline that no point has.
+        """
+        factors = self.levels(benchmark, levels)
+        changes = {**self.base, **(overrides or {})}
+        for path in changes:
+            if path in factors:
+                raise ValueError(
+                    f"{path} is a factor of grid {self.name!r}: choose its levels, factors.{path}=[...]"
+                )
+        points: dict[Recipe, list[dict[str, Any]]] = {}
+        for values in itertools.product(*factors.values()):
+            point = dict(zip(factors, values, strict=True))
+            if not any(_agrees(point, excluded) for excluded in self.exclude):
+                made = _recipe(benchmark, point, changes, recipe)
+                points.setdefault(made, []).append(point)
+        kept = {made: _relevant(same, factors) for made, same in points.items()}
+        return self._named(kept)
+
+    def _named(self, points: Mapping[Recipe, Mapping[str, Any]]) -> list[Variant]:
+        baselines = [point for point in points.values() if _agrees(point, self.baseline)]
+        if not baselines:
+            marks = ", ".join(f"{name}={level}" for name, level in self.baseline.items())
+            raise ValueError(f"grid {self.name!r} has no point with its baseline's levels ({marks})")
+        variants = []
+        for recipe, point in points.items():
+            is_baseline = any(point is baseline for baseline in baselines)
+            nearest = max(baselines, key=lambda baseline: _shared(point, baseline, self.baseline))
+            variants.append(
+                Variant(
+                    name=_name(point),
+                    recipe=recipe,
+                    factors=point,
+                    baseline=None if is_baseline else _name(nearest),
+                )
+            )
+        return sorted(variants, key=lambda variant: variant.baseline is not None)
+
+
+def _recipe(
+    benchmark: Benchmark, point: Mapping[str, Any], changes: Mapping[str, Any], recipe: str
+) -> Recipe:
+    made = benchmark.base(point.get("arch", changes.get("arch")), recipe)
+    for path, value in changes.items():
+        if path != "arch":
+            made = replace_at(made, path, value)
+    # The method comes last: it drops what an arm does not have, whatever the other factors said about it.
+    for name, level in sorted(point.items(), key=lambda item: item[0] == "method"):
+        made = factor(name).apply(made, level)
+    return made
+
+
+def _agrees(point: Mapping[str, Any], part: Mapping[str, Any]) -> bool:
+    return all(name in point and point[name] == level for name, level in part.items())
+
+
+def _relevant(same: Sequence[Mapping[str, Any]], factors: Mapping[str, Levels]) -> dict[str, Any]:
+    """The levels of points that came to one recipe: none for a factor of which every level did."""
+    first = same[0]
+    return {
+        name: None
+        if len(levels) > 1 and {repr(p[name]) for p in same} == {repr(v) for v in levels}
+        else first[name]
+        for name, levels in factors.items()
+    }
+
+
+def _shared(point: Mapping[str, Any], baseline: Mapping[str, Any], marks: Iterable[str]) -> int:
+    """How many levels a point shares with a baseline, apart from those that make it one."""
+    return sum(point[name] == baseline[name] for name in point if name not in set(marks))
+
+
+def _name(point: Mapping[str, Any]) -> str:
+    return " ".join(factor(name).label(level) for name, level in point.items() if level is not None)
+
+
+GRIDS: Registry[Grid] = Registry("grid")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A grid on a benchmark with its overrides: what the scheduler is asked for, and what is stored with the runs."""
+
+    grid: Grid
+    benchmark: Benchmark
+    variants: Sequence[Variant]
+    seeds: Sequence[int]
+    overrides: Sequence[str]
+    fingerprint: str
+    base: Recipe
+
+    @property
+    def plan_id(self) -> str:
+        """Hash of the grid's name and the base recipe; seeds and levels may grow without making another plan."""
+        return _digest(
+            {"grid": self.grid.name, "benchmark": self.benchmark.name, "base": to_dict(self.base)}
+        )[:8]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every variant at every seed, seed by seed, so that a study that is cut short has whole pairs."""
+        return [
+            Cell(variant=variant, seed=seed, fingerprint=self.fingerprint)
+            for seed in self.seeds
+            for variant in self.variants
+        ]
+
+    @property
+    def experiment(self) -> str:
+        """Name of the MLflow experiment."""
+        return f"{self.benchmark.name}/{self.grid.name}"
