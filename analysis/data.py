@@ -24,9 +24,7 @@ class GridData:
 
     plan: Plan
     runs: pd.DataFrame
-    curves: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame(columns=["run_id", "metric", "epoch", "value"])
-    )
+    curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["run_id", "metric", "epoch", "value"]))
     allow_incomplete: bool = False
 
     @classmethod
@@ -54,15 +52,12 @@ class GridData:
         """
         if self.remarks and not self.allow_incomplete:
             raise IncompleteError(
-                " ".join(self.remarks)
-                + f" Run `{self.plan.command}` to complete it, or pass --allow-incomplete "
+                " ".join(self.remarks) + f" Run `{self.plan.command}` to complete it, or pass --allow-incomplete "
                 "(allow_incomplete=True) to build it as it is, which its caption will say."
             )
         frame = self._usable
         if frame.empty:
-            raise IncompleteError(
-                f"No cell of {self.plan.experiment} is done. Run `{self.plan.command}` first."
-            )
+            raise IncompleteError(f"No cell of {self.plan.experiment} is done. Run `{self.plan.command}` first.")
         return frame
 
     @cached_property
@@ -78,6 +73,16 @@ class GridData:
         if len(codes) > 1:
             told.append(f"Cells were made by {len(codes)} codes ({', '.join(codes)}) and are not comparable.")
         return tuple(told)
+
+    @property
+    def warning(self) -> str:
+        """The remarks in few words, for a figure; empty where there are none."""
+        if not self.remarks:
+            return ""
+        absent = len(self.coverage) - len(self._usable)
+        mixed = self._usable[schema.CODE].nunique() > 1
+        told = [f"{absent} of {len(self.coverage)} cells absent"] * (absent > 0) + ["cells of different code"] * mixed
+        return f"NOT COMPLETE: {', '.join(told)}"
 
     def of(self, variant: str) -> pd.DataFrame:
         """Return the usable records of one variant, by seed."""

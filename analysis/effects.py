@@ -4,7 +4,6 @@ import pandas as pd
 
 from analysis import schema, stats
 from analysis.data import GridData, records
-from analysis.schema import BASELINE
 
 COLUMNS = (
     "variant", "against", "seeds", "mean", "sd", "mean_low", "mean_high", "best",
@@ -33,7 +32,7 @@ def effects(grid: GridData) -> pd.DataFrame:
             "mean_high": high,
             "best": float(pd.Series(best, dtype=float).mean()),
         }
-        if variant.name != plan.baseline and variant.role != BASELINE:
+        if plan.is_arm(variant.name):
             against = plan.baseline_of(variant.name)
             result = stats.paired(errors, grid.by_seed(against))
             row |= {"against": against, "pairs": result.n, "difference": result.mean, "low": result.low}
@@ -43,8 +42,7 @@ def effects(grid: GridData) -> pd.DataFrame:
     frame["against"] = frame["against"].astype(object).where(frame["against"].notna(), None)
     frame["p_holm"] = stats.holm(frame["p"].astype(float).tolist())
     frame["verdict"] = [
-        "" if row["against"] is None else stats.verdict(row["difference"], row["p_holm"])
-        for row in records(frame)
+        "" if row["against"] is None else stats.verdict(row["difference"], row["p_holm"]) for row in records(frame)
     ]
     return frame
 

@@ -73,9 +73,7 @@ class Plan:
                 "Run its grid again to write it anew."
             ) from None
         if plan.baseline not in plan.names:
-            raise ValueError(
-                f"baseline {plan.baseline!r} of plan {plan.plan_id!r} is none of {list(plan.names)}"
-            )
+            raise ValueError(f"baseline {plan.baseline!r} of plan {plan.plan_id!r} is none of {list(plan.names)}")
         return plan
 
     @property
@@ -101,6 +99,10 @@ class Plan:
             if variant.name == name:
                 return variant
         raise ValueError(f"no variant {name!r} in plan {self.plan_id!r}; there are {', '.join(self.names)}")
+
+    def is_arm(self, name: str) -> bool:
+        """Say whether a variant is compared with a baseline, rather than being one."""
+        return name != self.baseline and self.variant(name).role != BASELINE
 
     def baseline_of(self, name: str) -> str:
         """Return what a variant is compared with.

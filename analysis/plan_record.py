@@ -33,13 +33,9 @@ def decode_plan(tags: Mapping[str, str], plan_id: str) -> dict[str, Any]:
         count, _, first = tags[f"{PLAN_TAG}.{plan_id}.0"].partition(":")
         rest = [tags[f"{PLAN_TAG}.{plan_id}.{index}"] for index in range(1, int(count))]
     except KeyError as missing:
-        raise ValueError(
-            f"the record of plan {plan_id!r} is incomplete: tag {missing} is missing. {_REMEDY}"
-        ) from None
+        raise ValueError(f"the record of plan {plan_id!r} is incomplete: tag {missing} is missing. {_REMEDY}") from None
     except ValueError:
-        raise ValueError(
-            f"the record of plan {plan_id!r} does not say how many tags it has. {_REMEDY}"
-        ) from None
+        raise ValueError(f"the record of plan {plan_id!r} does not say how many tags it has. {_REMEDY}") from None
     try:
         # zlib ends in a checksum: parts of two different writes do not pass for a plan.
         text = zlib.decompress(base64.b64decode("".join([first, *rest]), validate=True))

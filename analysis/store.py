@@ -63,16 +63,12 @@ def runs(uri: str, plan: Plan | None = None) -> pd.DataFrame:
     levels' own types. `seed` is an int, `dirty` a bool, times are UTC; a tag that a record lacks is None.
     """
     with _readable(uri) as client:
-        experiments = [
-            e for e in _experiments(client) if plan is None or e.experiment_id == plan.experiment_id
-        ]
+        experiments = [e for e in _experiments(client) if plan is None or e.experiment_id == plan.experiment_id]
         known = [plan] if plan else [p for experiment in experiments for p in _plans_of(experiment)]
         names = {experiment.experiment_id: experiment.name for experiment in experiments}
         variants = {(p.plan_id, variant.name): variant for p in known for variant in p.variants}
         found = _search(client, list(names), f"tags.{schema.PLAN} = '{plan.plan_id}'" if plan else "")
-    rows = [
-        _row(run, names[run.info.experiment_id], variants) for run in found if schema.CELL_ID in run.data.tags
-    ]
+    rows = [_row(run, names[run.info.experiment_id], variants) for run in found if schema.CELL_ID in run.data.tags]
     factors = dict.fromkeys(FACTOR + name for p in known for name in p.factors)
     metrics = sorted({name for run in found for name in run.data.metrics})
     frame = pd.DataFrame(rows, columns=[*COLUMNS, schema.EPOCHS, *factors, *metrics])
@@ -89,9 +85,7 @@ def runs(uri: str, plan: Plan | None = None) -> pd.DataFrame:
 def unique_cells(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the frame without copies of records that it has: a cell of several plans counts once."""
     origin = frame[schema.SOURCE_RUN].where(frame[schema.SOURCE_RUN].notna(), frame["run_id"])
-    copied_last = frame.assign(_origin=origin).sort_values(
-        schema.SOURCE_RUN, na_position="first", kind="stable"
-    )
+    copied_last = frame.assign(_origin=origin).sort_values(schema.SOURCE_RUN, na_position="first", kind="stable")
     kept = copied_last.drop_duplicates("_origin").index
     return frame.loc[frame.index.isin(kept)].reset_index(drop=True)
 
@@ -144,9 +138,7 @@ def _has_tables(path: Path) -> bool:
         try:
             found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
         except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"{path} is no tracking store ({error}). Name another one with --store."
-            ) from None
+            raise StoreError(f"{path} is no tracking store ({error}). Name another one with --store.") from None
     return found is not None
 
 
@@ -217,4 +209,4 @@ def _histories(client: MlflowClient, run_ids: list[str], metric: str) -> Iterabl
         return
     for start in range(0, len(run_ids), _BATCH):
         for item in bulk(run_ids[start : start + _BATCH], metric, _NO_LIMIT):
-            yield item.run_id, item.metric
+            yield item.run_id, item

@@ -1,0 +1,49 @@
+"""Finds a table or a figure by the name of its file."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+from analysis import figures, tables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from analysis.data import GridData
+    from analysis.tables.table import Table
+
+_NO_TABLES = ("table", "render")  # what tables are made with
+STORE_TABLES = ("coverage",)  # of all grids, not of one
+
+
+def figure_names() -> list[str]:
+    """Return the names of all figures, sorted."""
+    return _names(figures)
+
+
+def table_names() -> list[str]:
+    """Return the names of the tables of a grid, sorted."""
+    return [name for name in _names(tables) if name not in _NO_TABLES + STORE_TABLES]
+
+
+def figure(name: str) -> "Callable[[GridData], Figure]":
+    """Return the function that builds a figure. ValueError lists the names."""
+    return cast("Callable[[GridData], Figure]", _builder(figures, name, figure_names()))
+
+
+def table(name: str) -> "Callable[[GridData], Table]":
+    """Return the function that builds a table of a grid. ValueError lists the names."""
+    return cast("Callable[[GridData], Table]", _builder(tables, name, table_names()))
+
+
+def _names(package: ModuleType) -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
+
+
+def _builder(package: ModuleType, name: str, names: list[str]) -> object:
+    if name not in names:
+        kind = package.__name__.rpartition(".")[2].removesuffix("s")
+        raise ValueError(f"no {kind} {name!r}; there are {', '.join(names)}")
+    return importlib.import_module(f"{package.__name__}.{name}").build

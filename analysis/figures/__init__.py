@@ -1,0 +1,1 @@
+"""Figures, one a file: `build(grid) -> Figure`, found by the file's name."""

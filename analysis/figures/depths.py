@@ -1,0 +1,80 @@
+"""Error over depth, of the side branches or of the backbone, a line for each method."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import effects, style
+from analysis.data import GridData, records
+from analysis.plan import Level, VariantRecord
+
+BRANCH, BACKBONE = "branch_depth", "arch"
+
+
+def build(grid: GridData) -> Figure:
+    """Draw means with 95 % intervals; a panel for each backbone where branch depth varies as well.
+
+    ValueError where the plan varies neither.
+    """
+    plan = grid.plan
+    factor = BRANCH if plan.levels(BRANCH) else BACKBONE
+    levels = plan.levels(factor)
+    if not levels:
+        raise ValueError(
+            f"figure 'depths' needs the factor {BRANCH!r} or {BACKBONE!r}; plan {plan.plan_id!r} has {list(plan.factors)}"
+        )
+    rows = {row["variant"]: row for row in records(effects.effects(grid))}
+    archs = list(dict.fromkeys(variant.arch for variant in plan.variants))
+    panels = archs if factor == BRANCH else [""]
+    with style.look():
+        figure = style.figure(style.COLUMN if len(panels) == 1 else style.DOUBLE, 2.8)
+        for index, panel in enumerate(panels):
+            shared = figure.axes[0] if index else None
+            axes = figure.add_subplot(1, len(panels), index + 1, sharey=shared)
+            members = [variant for variant in plan.variants if panel in ("", variant.arch)]
+            _panel(axes, members, rows, factor, levels)
+            axes.set_xlabel("depth of the side branches (× as released)" if factor == BRANCH else "backbone")
+            if index == 0:
+                axes.set_ylabel(style.ERROR)
+            else:
+                axes.tick_params(left=False, labelleft=False)
+            if len(panels) > 1:
+                axes.set_title(panel)
+        detail = f"mean and 95 % interval, {len(plan.seeds)} seeds; paired differences: see the table"
+        style.finish(figure, f"{plan.title} on {plan.benchmark}", detail, warning=grid.warning)
+    return figure
+
+
+def _panel(
+    axes: Axes, members: list[VariantRecord], rows: dict[str, dict[str, Any]], factor: str, levels: tuple[Level, ...]
+) -> None:
+    for variant in members:
+        if variant.factors.get(factor) is None:  # where depth does not apply, a band over all of it
+            row, colour = rows[variant.name], style.COLOURS[variant.method]
+            axes.axhspan(row["mean_low"], row["mean_high"], color=colour, alpha=0.15, linewidth=0)
+            axes.axhline(
+                row["mean"], color=colour, linestyle=style.LINES[variant.method], linewidth=1.1, label=variant.method
+            )
+    methods = [m for m in style.COLOURS if any(v.method == m and v.factors.get(factor) is not None for v in members)]
+    for index, method in enumerate(methods):
+        points = sorted(
+            (levels.index(variant.factors[factor]), variant.name)
+            for variant in members
+            if variant.method == method and variant.factors.get(factor) is not None
+        )
+        shift = 0.1 * (index - (len(methods) - 1) / 2)
+        found = [rows[name] for _, name in points]
+        axes.errorbar(
+            [place + shift for place, _ in points],
+            [row["mean"] for row in found],
+            yerr=[[row["mean"] - row["mean_low"] for row in found], [row["mean_high"] - row["mean"] for row in found]],
+            color=style.COLOURS[method],
+            marker=style.MARKERS[method],
+            linestyle=style.LINES[method],
+            elinewidth=0.9,
+            label=method,
+        )
+    axes.set_xticks(range(len(levels)), [style.level(level) for level in levels])
+    axes.margins(x=0.12)
+    axes.grid(visible=False, axis="x")

@@ -1,0 +1,155 @@
+"""One look for all figures: colours that a colour-blind reader and a grey print can tell apart, sizes, saving."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+COLUMN, DOUBLE = 3.4, 7.0  # inches: one column and two
+DPI = 220
+ERROR = "top-1 error (%)"
+POINTS = "percentage points"
+INK, FAINT, WARNING = "#222222", "#6b6b6b", "#b00020"
+
+# Okabe and Ito's palette; lightness differs too, so the three stay apart in grey.
+COLOURS = {"plain": "#4d4d4d", "dsl": "#e69f00", "dhm": "#0072b2"}
+MARKERS = {"plain": "s", "dsl": "^", "dhm": "o"}
+LINES: dict[str, str | tuple[int, tuple[float, ...]]] = {"plain": (0, (5, 2)), "dsl": (0, (2, 1)), "dhm": "solid"}
+_CYCLE_MARKERS = ("o", "^", "D", "v", "P", "X", "<", ">")
+_CYCLE_LINES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
+    "solid",
+    (0, (4, 1.5)),
+    (0, (1.5, 1)),
+    (0, (5, 1, 1, 1)),
+)
+
+_RC = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters everywhere
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "figure.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.edgecolor": INK,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.5,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "pdf.fonttype": 42,  # TrueType: text in a PDF can be searched and edited
+    "ps.fonttype": 42,
+    "figure.dpi": 110,
+    "savefig.dpi": DPI,
+    "svg.hashsalt": "analysis",
+}
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Apply the look inside a `with`, and leave the caller's settings as they were."""
+    with mpl.rc_context():
+        mpl.rcParams.update(dict(sns.axes_style("ticks")))
+        mpl.rcParams.update(_RC)
+        yield
+
+
+def figure(width: float = COLUMN, height: float = 2.5) -> Figure:
+    """Return an empty figure of a size in inches, which no window system or notebook setting touches."""
+    made = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(made)
+    return made
+
+
+def shades(count: int) -> list[tuple[float, float, float]]:
+    """Return colours for ordered levels, dark to light, distinct in grey."""
+    palette = sns.color_palette("viridis", count + 1)[:count]  # without the yellow that white swallows
+    return [(float(r), float(g), float(b)) for r, g, b in palette]
+
+
+def marker(index: int) -> str:
+    """Return the marker of the nth of several series."""
+    return _CYCLE_MARKERS[index % len(_CYCLE_MARKERS)]
+
+
+def dash(index: int) -> str | tuple[int, tuple[float, ...]]:
+    """Return the line style of the nth of several series."""
+    return _CYCLE_LINES[index % len(_CYCLE_LINES)]
+
+
+def say(factor: str, value: object) -> str:
+    """Return a factor and its level as a reader says them."""
+    shown = level(value)
+    if factor in ("method", "arch"):
+        return shown
+    if factor == "positions":
+        return f"branches at {shown}"
+    words = {"mimic.alpha": "alpha =", "mimic.temperature": "T ="}
+    return f"{words.get(factor, re.sub('[_.]', ' ', factor))} {shown}"
+
+
+def level(value: object) -> str:
+    """Return a factor's level as a reader says it."""
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def finish(
+    made: Figure, title: str, detail: str, *, warning: str = "", handles: Sequence[Artist] | None = None
+) -> None:
+    """Put a title over a figure, and under it one legend of all panels with `detail` above its keys.
+
+    `handles` replaces the keys that the panels' labels give. `warning` says in red that a grid is not complete.
+    """
+    found: dict[str, Any] = {str(handle.get_label()): handle for handle in handles or ()}
+    for axes in made.axes if handles is None else ():
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    narrow = made.get_figwidth() < 5
+    made.suptitle(title, fontsize=8.5 if narrow else 9.5, fontweight="bold")
+    # Letters of 7 points are about 4 points wide; a key needs 34 points beside them.
+    room = made.get_figwidth() * 72 / (4 * max(map(len, found), default=1) + 34)
+    legend = made.legend(
+        found.values(),
+        found.keys(),
+        loc="outside lower center",
+        ncols=max(1, min(len(found), int(room))),
+        columnspacing=1.2,
+        handletextpad=0.5,
+        title="\n".join(filter(None, (warning, detail))),
+        title_fontsize=7,
+    )
+    legend.get_title().set_color(WARNING if warning else FAINT)
+    legend.get_title().set_multialignment("center")
+
+
+def save(made: Figure, stem: Path) -> list[Path]:
+    """Write STEM.pdf and STEM.png, the same bytes for the same figure, and return the paths."""
+    paths = []
+    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
+        path = stem.with_name(stem.name + suffix)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=suffix)
+        os.close(handle)
+        with look():
+            made.savefig(temporary, metadata=metadata, dpi=DPI)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+        paths.append(path)
+    return paths

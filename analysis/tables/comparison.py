@@ -1,0 +1,68 @@
+"""Every variant's error, and its paired difference to the baseline with a verdict: the table of any grid."""
+
+from analysis.data import GridData
+from analysis.effects import effects
+from analysis.tables.table import NONE, Column, Row, Table, decimals, number, p_value, provenance, seed_words
+
+
+def build(grid: GridData) -> Table:
+    """Build the table, baselines first, then the grid's order. IncompleteError where the grid is not complete."""
+    frame = effects(grid)
+    places = decimals(frame["sd"])
+    columns = [
+        Column("variant", lambda row: str(row["variant"]), "l"),
+        Column("seeds", lambda row: str(row["seeds"])),
+        Column("top-1 error (%)", lambda row: _error(row, places)),
+        Column("difference", lambda row: number(row["difference"], places, signed=True)),
+        Column("95 % interval", lambda row: span(row["low"], row["high"], places)),
+        Column("p", lambda row: p_value(row["p"])),
+        Column("p (Holm)", lambda row: p_value(row["p_holm"])),
+        Column("verdict", lambda row: row["verdict"] or "baseline", "l"),
+        Column("best epoch (%)", lambda row: number(row["best"], places)),
+    ]
+    if frame["against"].nunique() > 1:
+        columns.insert(3, Column("against", lambda row: row["against"] or NONE, "l"))
+    runs = grid.run_ids(list(frame["variant"]))
+    sources = {
+        name: {"runs": runs[name], "against": against}
+        for name, against in zip(frame["variant"], frame["against"], strict=True)
+    }
+    return Table(
+        name=f"{grid.plan.benchmark}-{grid.plan.grid}-comparison",
+        frame=frame.drop(columns=["mean_low", "mean_high"]),
+        columns=tuple(columns),
+        caption=_caption(grid, int(frame["p"].notna().sum()), sorted(frame["against"].dropna().unique())),
+        sources=sources,
+    )
+
+
+def span(low: float, high: float, places: int) -> str:
+    """Return an interval in brackets, or NONE."""
+    text = f"[{number(low, places, signed=True)}, {number(high, places, signed=True)}]"
+    return NONE if NONE in text else text
+
+
+def _error(row: Row, places: int) -> str:
+    if number(row["mean"], places) == NONE:
+        return NONE
+    spread = number(row["sd"], places)
+    return number(row["mean"], places) + ("" if spread == NONE else f" ± {spread}")
+
+
+def _caption(grid: GridData, tests: int, baselines: list[str]) -> str:
+    plan = grid.plan
+    told = [
+        f"{plan.title} on {plan.benchmark}.",
+        f"Error of the last epoch, mean ± standard deviation over {seed_words(plan.seeds)}.",
+        f"Differences are to {', '.join(baselines) or plan.baseline}, in percentage points, paired by seed; below "
+        "zero is better. Intervals are Student's, each for itself.",
+    ]
+    if tests:
+        told.append(
+            f"p is the paired t test's; the verdict goes by Holm's correction over {tests} comparison"
+            f"{'s' if tests > 1 else ''} at 0.05."
+        )
+    told.append("Best epoch: mean over seeds of the lowest test error of any epoch, which is chosen on the test set.")
+    if plan.overrides:
+        told.append(f"Changed from the grid's own recipe: {', '.join(plan.overrides)}.")
+    return " ".join([*told, provenance(grid)])

@@ -1,0 +1,71 @@
+"""Renders a table as Markdown, CSV and LaTeX (booktabs)."""
+
+from collections.abc import Callable
+
+from analysis.tables.table import Table
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
+    "−": r"$-$", "±": r"$\pm$", "×": r"$\times$", "–": "--", "α": r"$\alpha$", "τ": r"$\tau$", "²": r"$^2$",
+}  # fmt: skip
+
+
+def markdown(table: Table) -> str:
+    """Return the table and its caption in GitHub's Markdown."""
+    heads = [_bar(column.title) for column in table.columns]
+    body = [[_bar(text) for text in row] for row in table.shown()]
+    widths = [max(3, *(len(row[i]) for row in [heads, *body])) for i in range(len(heads))]
+    rules = [
+        "-" * (width - 1) + ":" if column.align == "r" else "-" * width
+        for column, width in zip(table.columns, widths, strict=True)
+    ]
+    lines = [_line(heads, widths, table), "| " + " | ".join(rules) + " |"]
+    lines += [_line(row, widths, table) for row in body]
+    return "\n".join(lines) + f"\n\n{table.caption}\n"
+
+
+def csv(table: Table) -> str:
+    """Return the numbers in full, without the caption."""
+    return str(table.frame.to_csv(index=False, lineterminator="\n"))
+
+
+def latex(table: Table) -> str:
+    r"""Return a `table` environment; the document needs `\usepackage{booktabs}`."""
+    align = "".join(column.align for column in table.columns)
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape(table.caption)}}}",
+        rf"\label{{tab:{table.name}}}",
+        rf"\begin{{tabular}}{{{align}}}",
+        r"\toprule",
+        " & ".join(escape(column.title) for column in table.columns) + r" \\",
+        r"\midrule",
+        # An opening bracket right after \\ would be taken for its optional argument.
+        *(" & ".join("{}" + t if t.startswith("[") else t for t in map(escape, row)) + r" \\" for row in table.shown()),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {".md": markdown, ".csv": csv, ".tex": latex}
+
+
+def escape(text: str) -> str:
+    """Return text with what LaTeX would interpret written out."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def _bar(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
+
+
+def _line(texts: list[str], widths: list[int], table: Table) -> str:
+    padded = [
+        text.rjust(width) if column.align == "r" else text.ljust(width)
+        for text, width, column in zip(texts, widths, table.columns, strict=True)
+    ]
+    return "| " + " | ".join(padded) + " |"

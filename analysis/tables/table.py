@@ -1,0 +1,85 @@
+"""What a table is before it is rendered: numbers, how to show them, a caption, and the runs behind each row."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from analysis.data import GridData, records
+
+NONE = "–"  # where there is no number
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as it is shown: its title and the text of a row. `align` is l or r."""
+
+    title: str
+    text: Callable[[Row], str]
+    align: str = "r"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """`frame` has the numbers in full, `columns` say how they are shown, `sources` the runs behind each row."""
+
+    name: str
+    frame: pd.DataFrame
+    columns: tuple[Column, ...]
+    caption: str
+    sources: Mapping[str, Any] = field(default_factory=dict)
+
+    def shown(self) -> list[list[str]]:
+        """Return the texts, a list a row."""
+        return [[column.text(row) for column in self.columns] for row in records(self.frame)]
+
+    def _repr_markdown_(self) -> str:
+        from analysis.tables.render import markdown  # noqa: PLC0415  (render imports this module)
+
+        return markdown(self)
+
+
+def decimals(deviations: Iterable[float]) -> int:
+    """Return how many decimals errors deserve: two significant digits of the median deviation, at most two."""
+    known = sorted(float(value) for value in deviations if math.isfinite(value) and value > 0)
+    if not known:
+        return 2
+    return min(2, max(0, 1 - math.floor(math.log10(known[len(known) // 2]))))
+
+
+def number(value: float, places: int, *, signed: bool = False) -> str:
+    """Return a number with a true minus sign, or NONE where it is NaN."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    rounded = round(value, places) + 0.0  # no negative zero
+    return f"{rounded:{'+' if signed and rounded else ''}.{places}f}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """Return a p value with three decimals."""
+    if not math.isfinite(p):
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def provenance(grid: GridData) -> str:
+    """Say in a caption which code, commits and seeds the numbers come from, and what is wrong with them."""
+    cells = grid.cells
+    codes = sorted(set(map(str, cells["code"])))
+    commits = sorted({str(commit)[:10] for commit in cells["commit"].dropna()})
+    told = f"Code {', '.join(codes)}, commit {', '.join(commits) or 'not recorded'}"
+    told += " with uncommitted changes." if bool(cells["dirty"].any()) else "."
+    if codes != [grid.plan.code]:
+        told += f" The grid was last run with code {grid.plan.code}."
+    return told + (f" NOT COMPLETE: {' '.join(grid.remarks)}" if grid.remarks else "")
+
+
+def seed_words(seeds: Iterable[int]) -> str:
+    """Return seeds in words: 5 seeds (0 to 4)."""
+    known = sorted(seeds)
+    if len(known) > 2 and known == list(range(known[0], known[-1] + 1)):
+        return f"{len(known)} seeds ({known[0]} to {known[-1]})"
+    return f"{len(known)} seed{'s' if len(known) != 1 else ''} ({', '.join(map(str, known))})"

@@ -1,0 +1,185 @@
+"""Records made up for the reader's tests: the schema's names, numbers from a seeded generator, no training."""
+
+import itertools
+import math
+import random
+import zlib
+from typing import Any
+
+from analysis import schema
+from analysis.plan_record import encode_plan
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+CODE = "c0de0001"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+START = 1_700_000_000_000  # ms
+
+
+def variant(
+    name: str, method: str, factors: dict[str, Any], *, shift: float = 0.0, role: str = "arm", arch: str = "resnet8"
+) -> dict[str, Any]:
+    """A variant as a plan records it, and `shift`: how far its error lies from the baseline's, in points."""
+    recipe_id = f"{zlib.crc32(name.encode()):08x}"
+    record = {"name": name, "recipe_id": recipe_id, "role": role, "method": method, "arch": arch}
+    return {**record, "factors": factors, "shift": shift}
+
+
+def branch_positions() -> list[dict[str, Any]]:
+    shifts = {"dsl": {"1": -0.4, "2": -0.9, "1+2": -1.2}, "dhm": {"1": -0.6, "2": 1.6, "1+2": -2.6}}
+    arms = [
+        variant(f"{method} at {where}", method, {"method": method, "positions": where}, shift=shift)
+        for method, by_place in shifts.items()
+        for where, shift in by_place.items()
+    ]
+    return [variant("plain", "plain", {"method": "plain", "positions": None}, role="baseline"), *arms]
+
+
+def mimicking_weights() -> list[dict[str, Any]]:
+    arms = [
+        variant(
+            f"dhm alpha {alpha:g} T {t:g}",
+            "dhm",
+            {"mimic.alpha": alpha, "mimic.temperature": t},
+            shift=-2.0 * math.exp(-(math.log2(max(alpha, 0.06)) ** 2) / 4) - 0.3 * (t == 2.0),
+        )
+        for alpha, t in itertools.product((0.0, 0.1, 0.5, 1.0, 2.0, 5.0), (1.0, 2.0, 4.0))
+    ]
+    return [variant("plain", "plain", {"mimic.alpha": None, "mimic.temperature": None}, role="baseline"), *arms]
+
+
+def depths() -> list[dict[str, Any]]:
+    found = []
+    for arch, offset in (("resnet8", 0.0), ("resnet14", -3.0)):
+        blank = {"arch": arch, "method": "plain", "branch_depth": None}
+        found.append(variant(f"plain {arch}", "plain", blank, shift=offset, role="baseline", arch=arch))
+        for method, depth in itertools.product(("dsl", "dhm"), (0.5, 1, 2)):
+            factors = {"arch": arch, "method": method, "branch_depth": depth}
+            shift = offset - 0.8 * math.log2(1 + depth) - (0.4 if method == "dhm" else 0.0)
+            found.append(variant(f"{method} {arch} depth {depth:g}", method, factors, shift=shift, arch=arch))
+    return found
+
+
+def methods() -> list[dict[str, Any]]:
+    return [
+        variant("plain", "plain", {"method": "plain"}, role="baseline"),
+        variant("dsl", "dsl", {"method": "dsl"}, shift=-1.0),
+        variant("dhm", "dhm", {"method": "dhm"}, shift=-2.0),
+    ]
+
+
+GRIDS = {
+    "branch_positions": (branch_positions, ["training_curves", "positions"]),
+    "mimicking_weights": (mimicking_weights, ["training_curves", "weights"]),
+    "depths": (depths, ["training_curves", "depths"]),
+    "methods": (methods, ["training_curves", "methods"]),
+}
+
+
+def plan_record(grid: str, *, plan_id: str, seeds: int = 5, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The plan of one of GRIDS. Its variants have a `shift` beside what the schema names."""
+    make, figures = GRIDS[grid]
+    variants = make()
+    names = dict.fromkeys(name for item in variants for name in item["factors"])
+    factors = {
+        name: list(dict.fromkeys(v["factors"][name] for v in variants if v["factors"][name] is not None))
+        for name in names
+    }
+    return {
+        "plan_id": plan_id,
+        "grid": grid,
+        "benchmark": "digits",
+        "title": grid.replace("_", " ").capitalize(),
+        "question": f"What do {grid.replace('_', ' ')} change?",
+        "reading": "Group by `variant`.",
+        "overrides": list(overrides),
+        "factors": factors,
+        "baseline": variants[0]["name"],
+        "seeds": list(range(seeds)),
+        "code": CODE,
+        "data": "da7a0001",
+        "updated": START / 1000,
+        "figures": figures,
+        "variants": variants,
+    }
+
+
+def experiment_id(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    return found.experiment_id if found else client.create_experiment(name)
+
+
+def write_plan(client: MlflowClient, plan: dict[str, Any]) -> str:
+    """Keep the plan with its experiment, and return the experiment's id."""
+    found = experiment_id(client, f"{plan['benchmark']}/{plan['grid']}")
+    kept = [{key: value for key, value in item.items() if key != "shift"} for item in plan["variants"]]
+    for key, value in encode_plan({**plan, "variants": kept}).items():
+        client.set_experiment_tag(found, key, value)
+    return found
+
+
+def write_cell(
+    client: MlflowClient, plan: dict[str, Any], item: dict[str, Any], seed: int, *, epochs: int = 15, **changes: Any
+) -> str:
+    """Record one cell and return its run id. `changes`: `status`, or tags to set otherwise (None drops one)."""
+    status = changes.pop("status", "FINISHED")
+    draw = random.Random(f"{item['name']} {seed}")
+    # One part of the error belongs to the seed and is shared by all arms, as paired arms share it.
+    final = 14.0 + item["shift"] + random.Random(seed).gauss(0, 0.9) + draw.gauss(0, 0.5)
+    curve = [final + 70 * math.exp(-1.1 * epoch) + draw.gauss(0, 0.4) * (epoch < epochs - 1) for epoch in range(epochs)]
+    curve[-1] = final
+    branches = {"plain": 0, "dsl": 2, "dhm": 2}[item["method"]]
+    single = {
+        schema.FINAL_TOP1: final,
+        schema.BEST_TOP1: min(curve),
+        schema.BEST_EPOCH: float(curve.index(min(curve))),
+        schema.PARAMETERS: 77_754 * (1 + 1.4 * branches),
+        schema.PARAMETERS_MAIN: 77_754,
+        schema.FLOPS: 0.79 * (1 + 0.8 * branches),
+        schema.FLOPS_MAIN: 0.79,
+        schema.STEP_MS: 6.0 * (1 + 0.7 * branches) + draw.random(),
+        schema.SECONDS: 1.2 * (1 + 0.7 * branches) + draw.random(),
+    }
+    tags = {
+        schema.CELL_ID: f"{item['recipe_id']}-s{seed}",
+        schema.RECIPE_ID: item["recipe_id"],
+        schema.PLAN: plan["plan_id"],
+        schema.GRID: plan["grid"],
+        schema.BENCHMARK: plan["benchmark"],
+        schema.VARIANT: item["name"],
+        schema.ROLE: item["role"],
+        schema.SEED: str(seed),
+        schema.METHOD: item["method"],
+        schema.ARCH: item["arch"],
+        schema.COMMIT: COMMIT,
+        schema.DIRTY: "false",
+        schema.CODE: CODE,
+        schema.DATA: plan["data"],
+        schema.ATTEMPTS: "1",
+        **changes,
+    }
+    experiment = experiment_id(client, f"{plan['benchmark']}/{plan['grid']}")
+    run = client.create_run(experiment, start_time=START + seed, run_name=f"{item['name']} s{seed}")
+    metrics = [Metric(schema.TEST_TOP1, value, START + step, step) for step, value in enumerate(curve)]
+    if status == "FINISHED":
+        metrics += [Metric(name, value, START + epochs, 0) for name, value in single.items()]
+    params = {**item["factors"], schema.VARIANT: item["name"], schema.SEED: seed, schema.EPOCHS: epochs}
+    client.log_batch(
+        run.info.run_id,
+        metrics,
+        [Param(name, str(value)) for name, value in params.items() if value is not None],
+        [RunTag(name, value) for name, value in tags.items() if value is not None],
+    )
+    if status != "RUNNING":
+        client.set_terminated(run.info.run_id, status, end_time=START + 60_000)
+    return str(run.info.run_id)
+
+
+def write_grid(client: MlflowClient, plan: dict[str, Any], **options: Any) -> dict[tuple[str, int], str]:
+    """Record a plan with all its cells done, and return their run ids."""
+    write_plan(client, plan)
+    return {
+        (item["name"], seed): write_cell(client, plan, item, seed, **options)
+        for item in plan["variants"]
+        for seed in plan["seeds"]
+    }
