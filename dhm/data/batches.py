@@ -138,17 +138,16 @@ def eval_batches(
     """Normalised images and labels in their order, on the device that the set lies on (`ImageSet.to`)."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     normalise = normaliser.on(images.images.device, memory_format)
-    for pixels, labels in zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True):
-        yield normalise(pixels), labels
+    for start in range(0, len(images), batch_size):
+        part = slice(start, start + batch_size)
+        yield normalise(images.images[part]), images.labels[part]
 
 
 def _padded(images: torch.Tensor, pad: int, device: torch.device | str) -> torch.Tensor:
     if pad == 0:
         return images.to(device)
     count, channels, height, width = images.shape
-    padded = torch.zeros(
-        (count, channels, height + 2 * pad, width + 2 * pad), dtype=torch.uint8, device=device
-    )
+    padded = torch.zeros((count, channels, height + 2 * pad, width + 2 * pad), dtype=torch.uint8, device=device)
     inner = padded[:, :, pad : pad + height, pad : pad + width]
     for target, source in zip(inner.split(CHUNK), images.split(CHUNK), strict=True):
         target.copy_(source)

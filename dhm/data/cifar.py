@@ -26,10 +26,10 @@ class PickledCifar:
     layout = "pickled"
 
     @property
-    def paths(self) -> list[Path]:
-        """The files of both splits and the one of class names."""
+    def files(self) -> list[str]:
+        """The files of both splits and the one of class names, beneath `root`."""
         names = [name for name, _ in (*self.kind.train_list, *self.kind.test_list)]
-        return [self.root / self.kind.base_folder / name for name in (*names, self.kind.meta["filename"])]
+        return [f"{self.kind.base_folder}/{name}" for name in (*names, self.kind.meta["filename"])]
 
     def read(self, image_size: int) -> RawData:
         """Unpickle both splits, after torchvision has compared every file with its published checksum."""
@@ -80,8 +80,7 @@ def _download(kind: type[datasets.CIFAR10], root: Path, content: str) -> None:
     except Exception as error:  # torchvision lets through whatever urllib, tarfile and the disk raise
         if not target.is_dir():
             raise DataError(
-                f"{root} has no {kind.__name__}, and downloading it failed ({error}): "
-                f"data.root must be {content}"
+                f"{root} has no {kind.__name__}, and downloading it failed ({error}): data.root must be {content}"
             ) from error
 
 

@@ -1,6 +1,7 @@
 """Images in folders: `train/CLASS/*` and `test/CLASS/*`."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,28 +19,32 @@ LAYOUT = "train/CLASS/*.png and test/CLASS/*.png (or .jpg and the like)"
 SPLITS = ("train", "test")
 # Decoded images stay in memory; a set that does not fit there would have to be streamed, which is not built.
 MEMORY_LIMIT = 8 * 2**30
-CHUNK = 1024  # images decoded between two writes into the result
+CHUNK = 256  # images that are decoded ahead of being stored
+SMALL_FILE = 16 * 2**10  # bytes; below it threads cost more than they bring (measured: PNG of 2 KiB, JPEG of 20)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageFolders:
-    """What was found beneath `root`: classes sorted by name, a split's files by class and then by name."""
+    """What was found beneath `root`: classes sorted by name, a split's files by class and then by name.
+
+    Files are strings, because a Path costs more than the rest of what is done with a file that is cached.
+    """
 
     root: Path
     classes: tuple[str, ...]
-    train: tuple[tuple[Path, int], ...]
-    test: tuple[tuple[Path, int], ...]
+    train: tuple[tuple[str, int], ...]
+    test: tuple[tuple[str, int], ...]
 
     layout = "folders"
 
     @property
-    def paths(self) -> list[Path]:
-        """All image files."""
-        return [path for path, _ in (*self.train, *self.test)]
+    def files(self) -> list[str]:
+        """All image files, beneath `root`."""
+        return [file for file, _ in (*self.train, *self.test)]
 
     def read(self, image_size: int) -> RawData:
         """Decode every image. All are made RGB, unless all are grey: then they keep their one channel."""
-        pixels = _decode_all(self.paths, self.root, image_size)
+        pixels = _decode_all(self.root, self.files, image_size)
         images = pixels.split([len(self.train), len(self.test)])
         labels = [torch.tensor([label for _, label in files]) for files in (self.train, self.test)]
         return RawData(
@@ -75,7 +80,9 @@ def find_image_folders(root: Path | None) -> ImageFolders:
         raise DataError(f"{root}: train/ and test/ must have the same classes; {'; '.join(only)}")
     found = {
         split: tuple(
-            (path, label) for label, name in enumerate(names) for path in _images_of(root / split / name)
+            (f"{split}/{name}/{file}", label)
+            for label, name in enumerate(names)
+            for file in _images_of(root / split / name)
         )
         for split, names in classes.items()
     }
@@ -95,46 +102,45 @@ def _class_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _images_of(folder: Path) -> list[Path]:
-    # os.walk, as torchvision's ImageFolder: on Python 3.11 a Path has no walk
+def _images_of(folder: Path) -> list[str]:
     found = [
-        Path(parent, name)
+        f"{parent}/{name}"[len(str(folder)) + 1 :]
         for parent, _, names in os.walk(folder, followlinks=True)
         for name in names
         if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
     ]
     if not found:
         raise DataError(
-            f"{folder} has no images ({', '.join(IMG_EXTENSIONS)}): "
-            "add some, or remove the class from both splits"
+            f"{folder} has no images ({', '.join(IMG_EXTENSIONS)}): add some, or remove the class from both splits"
         )
-    return sorted(found, key=lambda path: path.relative_to(folder).parts)
+    return sorted(found)
 
 
-def _decode_all(paths: Sequence[Path], root: Path, image_size: int) -> torch.Tensor:
+def _decode_all(root: Path, files: Sequence[str], image_size: int) -> torch.Tensor:
     """uint8 (N, C, H, W); grey until the first colour image, then RGB throughout."""
-    first = _decode(paths[0], image_size)
-    images = _empty(len(paths), first.shape, root)
-    for start, chunk in _decoded(paths, image_size):
-        for index, pixels in enumerate(chunk, start):
-            if pixels.shape[1:] != images.shape[2:]:
-                raise DataError(
-                    f"{paths[index]} is {_size(pixels)} pixels, {paths[0]} is {_size(first)}: "
-                    "set data.image_size=32 (or another size) to bring all images to one size"
-                )
-            if len(pixels) > images.shape[1]:
-                grey = images
-                images = _empty(len(paths), pixels.shape, root)
-                images[:index] = grey[:index]
-            images[index] = torch.from_numpy(pixels)
+    first = _decode(root / files[0], image_size)
+    images = _empty(len(files), first.shape, root)
+    for index, pixels in enumerate(_decoded(root, files, image_size)):
+        if pixels.shape[1:] != first.shape[1:]:
+            raise DataError(
+                f"{root / files[index]} is {_size(pixels)} pixels, {root / files[0]} is {_size(first)}: "
+                "set data.image_size=32 (or another size) to bring all images to one size"
+            )
+        if len(pixels) > images.shape[1]:
+            grey = images
+            images = _empty(len(files), pixels.shape, root)
+            images[:index] = grey[:index]
+        images[index] = torch.from_numpy(pixels)
     return images
 
 
-def _decoded(paths: Sequence[Path], image_size: int) -> Iterator[tuple[int, list[npt.NDArray[np.uint8]]]]:
+def _decoded(root: Path, files: Sequence[str], image_size: int) -> Iterator[npt.NDArray[np.uint8]]:
+    decode = functools.partial(_decode, image_size=image_size)
+    small = (root / files[0]).stat().st_size < SMALL_FILE
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(paths), CHUNK):
-            chunk = paths[start : start + CHUNK]
-            yield start, list(pool.map(_decode, chunk, [image_size] * len(chunk)))
+        for start in range(0, len(files), CHUNK):
+            paths = [root / file for file in files[start : start + CHUNK]]
+            yield from map(decode, paths) if small else pool.map(decode, paths)
 
 
 def _decode(path: Path, image_size: int) -> npt.NDArray[np.uint8]:

@@ -45,22 +45,17 @@ def split(raw: RawData, spec: DataSpec, seed: int) -> Split:
         DataError: a class has too few images, or none is left to train or to validate on.
     """
     generator = stream(seed, "split")
-    turn = torch.randperm(
-        raw.num_classes, generator=generator
-    ).tolist()  # classes, in the order they get one more
+    turn = torch.randperm(raw.num_classes, generator=generator).tolist()  # classes, in the order they get one more
     pools = [
         members[torch.randperm(len(members), generator=generator)]
-        for members in (
-            torch.nonzero(raw.train_labels == label).flatten() for label in range(raw.num_classes)
-        )
+        for members in (torch.nonzero(raw.train_labels == label).flatten() for label in range(raw.num_classes))
     ]
     if spec.train_size:
         sizes = _balanced(pools, turn, spec.train_size, raw)
         pools = [pool[:size] for pool, size in zip(pools, sizes, strict=True)]
     # a pool's first images train, its last ones validate
     borders = [
-        len(pool) - held
-        for pool, held in zip(pools, _held_out(pools, turn, spec.val_fraction, raw), strict=True)
+        len(pool) - held for pool, held in zip(pools, _held_out(pools, turn, spec.val_fraction, raw), strict=True)
     ]
     train, val = (
         torch.cat([pool[part] for pool, part in zip(pools, parts, strict=True)]).sort().values
