@@ -20,6 +20,7 @@ class VariantRecord:
     method: str
     arch: str
     factors: Mapping[str, Level]
+    against: str | None = None  # what it is compared with, where the plan says so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +108,13 @@ class Plan:
     def baseline_of(self, name: str) -> str:
         """Return what a variant is compared with.
 
-        That is the plan's baseline; where a grid varies the backbone and marks one baseline for each, it is
-        the one with the variant's own backbone.
+        That is what the plan says; where it does not, the baseline with the variant's own backbone, or else the
+        plan's baseline.
         """
-        arch = self.variant(name).arch
+        variant = self.variant(name)
+        if variant.against in self.names:
+            return str(variant.against)
+        arch = variant.arch
         own = [v.name for v in self.variants if v.role == BASELINE and v.arch == arch]
         return own[0] if own and self.baseline not in own else self.baseline
 
@@ -120,7 +124,8 @@ class Plan:
 
 
 def _variant_fields(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: item[key] for key in ("name", "recipe_id", "role", "method", "arch", "factors")}
+    needed = {key: item[key] for key in ("name", "recipe_id", "role", "method", "arch", "factors")}
+    return needed | {"against": item.get("against")}
 
 
 def folder(plan: Plan, plans: Sequence[Plan]) -> str:

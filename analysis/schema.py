@@ -71,7 +71,8 @@ ERROR_FILE = "error.txt"  # the whole trace of a failure
 #   code, data (as the tags above, when the plan was last run), updated (seconds since the epoch),
 #   figures (names of modules in analysis/figures),
 #   variants: list of {name, recipe_id, role, method, arch,
-#                      factors ({name: level, or null where it does not apply})}
+#                      factors ({name: level, or null where it does not apply}),
+#                      against (name of the baseline that it is compared with; null for a baseline)}
 PLAN_TAG = "plan"
 PLAN_TAG_SIZE = 4900
 NOTE_TAG = "mlflow.note.content"

@@ -67,8 +67,8 @@ _RC = {
 def look() -> Iterator[None]:
     """Apply the look inside a `with`, and leave the caller's settings as they were."""
     with mpl.rc_context():
-        mpl.rcParams.update(dict(sns.axes_style("ticks")))
-        mpl.rcParams.update(_RC)
+        settings: Any = {**sns.axes_style("ticks"), **_RC}
+        mpl.rcParams.update(settings)
         yield
 
 
@@ -126,11 +126,12 @@ def finish(
     made.suptitle(title, fontsize=8.5 if narrow else 9.5, fontweight="bold")
     # Letters of 7 points are about 4 points wide; a key needs 34 points beside them.
     room = made.get_figwidth() * 72 / (4 * max(map(len, found), default=1) + 34)
+    rows = -(-len(found) // max(1, int(room))) or 1
     legend = made.legend(
         found.values(),
         found.keys(),
         loc="outside lower center",
-        ncols=max(1, min(len(found), int(room))),
+        ncols=max(1, -(-len(found) // rows)),
         columnspacing=1.2,
         handletextpad=0.5,
         title="\n".join(filter(None, (warning, detail))),

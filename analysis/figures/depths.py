@@ -21,8 +21,9 @@ def build(grid: GridData) -> Figure:
     factor = BRANCH if plan.levels(BRANCH) else BACKBONE
     levels = plan.levels(factor)
     if not levels:
+        given = list(plan.factors)
         raise ValueError(
-            f"figure 'depths' needs the factor {BRANCH!r} or {BACKBONE!r}; plan {plan.plan_id!r} has {list(plan.factors)}"
+            f"figure 'depths' needs the factor {BRANCH!r} or {BACKBONE!r}; plan {plan.plan_id!r} has {given}"
         )
     rows = {row["variant"]: row for row in records(effects.effects(grid))}
     archs = list(dict.fromkeys(variant.arch for variant in plan.variants))

@@ -39,7 +39,7 @@ def build(grid: GridData) -> Figure:
             axes.tick_params(axis="x", rotation=30)
         axes.grid(visible=False, axis="x")
         axes.set_ylabel(style.ERROR)
-        detail = "mean and 95 % interval; verdicts go by the differences, paired by seed"
+        detail = "mean and 95 % interval; verdicts are paired by seed"
         seeds = Line2D([], [], color="#bbbbbb", marker="o", markersize=2.2, linewidth=0.7, label="one seed")
         title = f"{plan.title} on {plan.benchmark}"
         style.finish(figure, title, detail, warning=grid.warning, handles=[seeds])

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import effects, style
+from analysis import effects, stats, style
 from analysis.data import GridData, records
 from analysis.plan import VariantRecord
 
@@ -29,7 +29,9 @@ def build(grid: GridData) -> Figure:
                 seeds = list(effects.differences(grid, variant.name).values())
                 axes.plot(seeds, [y + 0.22] * len(seeds), "o", color=colour, alpha=0.45, ms=2.6, mew=0)
                 axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=1.6)
-                axes.plot([row["difference"]], [y], style.MARKERS[variant.method], color=colour, ms=5.5)
+                told = row["verdict"] in (stats.BETTER, stats.WORSE)
+                face = colour if told else "white"
+                axes.plot([row["difference"]], [y], style.MARKERS[variant.method], color=colour, mfc=face, ms=5.5)
                 y += 1
             if index % 2 == 0:
                 axes.axhspan(top, y - 0.5, color="#f4f4f4", zorder=0)
@@ -45,7 +47,7 @@ def build(grid: GridData) -> Figure:
         style.finish(
             figure,
             f"{plan.title} on {plan.benchmark}",
-            f"mean and 95 % interval over {len(plan.seeds)} seeds, paired by seed",
+            f"mean and 95 % interval, {len(plan.seeds)} seeds, paired by seed\nopen: no difference shown after Holm's correction",
             warning=grid.warning,
             handles=[
                 *(_key(style.COLOURS[m], style.MARKERS[m], m, 5.5) for m in shown),

@@ -32,16 +32,9 @@ def build(grid: GridData) -> Figure:
             shown = [arm for arm in arms if factor is None or arm.factors.get(factor) == level]
             baselines = list(dict.fromkeys(plan.baseline_of(arm.name) for arm in shown)) or [plan.baseline]
             for place, name in enumerate(baselines):
-                _draw(
-                    axes,
-                    curves,
-                    name,
-                    name,
-                    {
-                        "color": style.COLOURS["plain"],
-                        "linestyle": style.LINES["plain"] if len(baselines) == 1 else style.dash(place),
-                    },
-                )
+                dash = style.LINES["plain"] if len(baselines) == 1 else style.dash(place)
+                look = {"color": style.COLOURS[plan.variant(name).method], "linestyle": dash}
+                _draw(axes, curves, name, name, look)
             for arm in shown:
                 _draw(axes, curves, arm.name, *_series(plan, arms, arm, factor))
             if factor:

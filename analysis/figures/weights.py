@@ -26,10 +26,11 @@ def build(grid: GridData) -> Figure:
         figure = style.figure(style.COLUMN, 2.9)
         axes = figure.add_subplot()
         base = rows[plan.baseline]
-        axes.axhspan(base["mean_low"], base["mean_high"], color=style.COLOURS["plain"], alpha=0.15, linewidth=0)
+        method = plan.variant(plan.baseline).method
+        axes.axhspan(base["mean_low"], base["mean_high"], color=style.COLOURS[method], alpha=0.15, linewidth=0)
         axes.axhline(
             base["mean"],
-            color=style.COLOURS["plain"],
+            color=style.COLOURS[method],
             linestyle=style.LINES["plain"],
             linewidth=1.1,
             label=plan.baseline,

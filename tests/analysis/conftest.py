@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-import analysis.store  # noqa: F401  (turns telemetry off before mlflow is imported)
 import pytest
 import synthetic
 from mlflow import MlflowClient
+
+import analysis.store  # noqa: F401  (turns telemetry off before mlflow is imported)
 
 COMPLETE = ("branch_positions", "mimicking_weights", "depths", "methods")
 

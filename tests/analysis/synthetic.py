@@ -6,10 +6,11 @@ import random
 import zlib
 from typing import Any
 
-from analysis import schema
-from analysis.plan_record import encode_plan
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
+
+from analysis import schema
+from analysis.plan_record import encode_plan
 
 CODE = "c0de0001"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -1,0 +1,166 @@
+"""Builds every table and figure of the store into a folder: `python -m analysis.build`."""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis import catalogue, coverage, schema, store, style
+from analysis.data import METRICS, GridData, IncompleteError
+from analysis.plan import Plan, folder
+from analysis.tables import coverage as coverage_table
+from analysis.tables.render import FORMATS
+from analysis.tables.table import Table
+
+STORE = "sqlite:///results/store/mlflow.db"
+OUT = "results"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What came of one plan: the files written, and for what was not built the reason and the remedy."""
+
+    plan: Plan
+    paths: tuple[Path, ...]
+    refusals: tuple[str, ...]
+    coverage: str  # how far the plan has come, in a sentence
+
+
+def build(
+    uri: str, out: str | Path, plan_ids: Sequence[str] | None = None, *, allow_incomplete: bool = False
+) -> list[Built]:
+    """Write the tables and figures of all plans, or of some, and `coverage` of all; a sidecar names the runs.
+
+    The same records give the same bytes. A plan that refuses does not stop the others. StoreError where there is no
+    store or no plan; ValueError for an unknown plan id.
+    """
+    out = Path(out)
+    plans = store.plans(uri)
+    if not plans:
+        raise store.StoreError(
+            f"the tracking store {uri} has no grid yet. Run one first, as in `python -m experiments.run "
+            "grid=branch_positions`."
+        )
+    unknown = set(plan_ids or ()) - {plan.plan_id for plan in plans}
+    if unknown:
+        known = ", ".join(f"{plan.plan_id} ({plan.experiment})" for plan in plans)
+        raise ValueError(f"no plan {', '.join(sorted(unknown))}; there are {known}")
+    runs = store.runs(uri)
+    grids = [
+        GridData(plan=plan, runs=runs[runs[schema.PLAN] == plan.plan_id], allow_incomplete=allow_incomplete)
+        for plan in plans
+    ]
+    wanted = [grid for grid in grids if plan_ids is None or grid.plan.plan_id in plan_ids]
+    built = [_build_grid(uri, grid, out / folder(grid.plan, plans)) for grid in wanted]
+    _write_table(coverage_table.build(grids), out / "coverage", {"plans": [grid.plan.plan_id for grid in grids]})
+    return built
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns 0, 1 where something was not built, 2 where there is nothing to build from."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.build", description=__doc__)
+    default = os.environ.get("MLFLOW_TRACKING_URI") or STORE
+    parser.add_argument("--store", default=default, metavar="URI", help="tracking store (default: %(default)s)")
+    parser.add_argument("--out", default=OUT, metavar="DIR", help="where to write (default: %(default)s)")
+    parser.add_argument("--plan", action="append", metavar="ID", help="only this plan; may be given several times")
+    parser.add_argument("--allow-incomplete", action="store_true", help="build with cells missing, and say so")
+    parser.add_argument("--quiet", action="store_true", default=bool(os.environ.get("DHM_QUIET")))
+    options = parser.parse_args(arguments)
+    try:
+        results = build(options.store, options.out, options.plan, allow_incomplete=options.allow_incomplete)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for result in results:
+        if not options.quiet:
+            print(report(result))
+        for refusal in result.refusals:
+            print(f"  not built: {refusal}", file=sys.stderr, flush=True)
+    if not options.quiet:
+        print(f"All plans: {Path(options.out) / 'coverage.md'}")
+    return 1 if any(result.refusals for result in results) else 0
+
+
+def report(result: Built) -> str:
+    """Return a few lines: how far the plan has come, and its files."""
+    told = [result.coverage]
+    by_stem: dict[Path, list[str]] = {}
+    for path in result.paths:
+        by_stem.setdefault(path.with_suffix(""), []).append(path.suffix)
+    told += [f"  {stem}{{{','.join(suffixes)}}}" for stem, suffixes in by_stem.items()]
+    return "\n".join(told)
+
+
+def _build_grid(uri: str, grid: GridData, directory: Path) -> Built:
+    plan = grid.plan
+    paths: list[Path] = []
+    refusals: list[str] = []
+    try:
+        cells = grid.cells
+        grid = GridData(
+            plan=plan, runs=grid.runs, curves=store.curves(uri, cells, METRICS), allow_incomplete=grid.allow_incomplete
+        )
+    except IncompleteError as error:
+        left = f" Files in {directory} are of an earlier build." if directory.is_dir() else ""
+        refusals.append(f"{plan.experiment}: {error}{left}")
+    else:
+        for name in catalogue.table_names():
+            paths += _write_table(catalogue.table(name)(grid), directory / name, _origin(grid))
+        for name in plan.figures:
+            try:
+                figure = catalogue.figure(name)(grid)
+            except ValueError as error:
+                refusals.append(f"{plan.experiment}: {error}")
+                continue
+            directory.mkdir(parents=True, exist_ok=True)
+            written = style.save(figure, directory / name)
+            rows = {variant: {"runs": found} for variant, found in grid.run_ids(plan.names).items()}
+            paths += [*written, _write_sidecar(directory / name, written, {**_origin(grid), "rows": rows})]
+    sentence = coverage.sentence(plan, grid.coverage)
+    return Built(plan=plan, paths=tuple(paths), refusals=tuple(refusals), coverage=sentence)
+
+
+def _write_table(table: Table, stem: Path, origin: Mapping[str, Any]) -> list[Path]:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix, render in FORMATS.items():
+        path = stem.with_name(stem.name + suffix)
+        _write(path, render(table))
+        written.append(path)
+    return [*written, _write_sidecar(stem, written, {**origin, "caption": table.caption, "rows": table.sources})]
+
+
+def _origin(grid: GridData) -> dict[str, Any]:
+    """Say where a grid's numbers come from, without what changes when nothing was run."""
+    plan = {key: value for key, value in asdict(grid.plan).items() if key != "updated"}
+    return {
+        "plan": plan,
+        "metric": schema.FINAL_TOP1,
+        "code": sorted(set(map(str, grid.cells[schema.CODE]))),
+        "commits": sorted(set(map(str, grid.cells[schema.COMMIT].dropna()))),
+        "uncommitted_changes": bool(grid.cells[schema.DIRTY].any()),
+        "remarks": list(grid.remarks),
+    }
+
+
+def _write_sidecar(stem: Path, files: Sequence[Path], content: Mapping[str, Any]) -> Path:
+    path = stem.with_name(stem.name + ".json")
+    _write(path, json.dumps({"files": [file.name for file in files], **content}, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as handle:
+        handle.write(text)
+    Path(handle.name).chmod(0o644)
+    Path(handle.name).replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Answers a grid's question in a few plain lines, for a terminal."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis import coverage, stats
+from analysis.data import GridData, IncompleteError, records
+from analysis.effects import effects
+from analysis.plan import Plan
+from analysis.tables.table import decimals, number
+
+_SHOWN = 12  # arms that a terminal can list
+
+
+def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -> str:
+    """Return the answer as far as the records carry it. It gives no mean where the grid is not complete."""
+    grid = GridData(plan=plan, runs=runs, allow_incomplete=allow_incomplete)
+    head = f"{plan.title}: {len(plan.variants)} variants × {len(plan.seeds)} seeds on {plan.benchmark}."
+    told = [head, *([plan.question] if plan.question else [])]
+    try:
+        rows = records(effects(grid))
+    except IncompleteError:
+        return "\n".join([*told, *_gaps(grid)])
+    if grid.remarks:
+        told.append(f"NOT COMPLETE: {' '.join(grid.remarks)}")
+    places = decimals(row["sd"] for row in rows)
+    arms = [row for row in rows if row["against"] is not None]
+    for row in rows:
+        if row["against"] is None:
+            spread = "" if math.isnan(row["sd"]) else f" ± {number(row['sd'], places)}"
+            told.append(f"Baseline {row['variant']}: {number(row['mean'], places)}{spread} % top-1 error.")
+    shown = arms
+    if len(arms) > _SHOWN:
+        shown = [row for row in arms if row["verdict"] in (stats.BETTER, stats.WORSE)]
+        shown = sorted(shown, key=lambda row: float(row["difference"]))[:_SHOWN]
+    several = len({row["against"] for row in arms}) > 1
+    width = max((len(row["variant"]) for row in shown), default=0)
+    told += [_line(row, places, width, several) for row in shown]
+    if len(shown) < len(arms):
+        told.append(f"  and {len(arms) - len(shown)} more, see the table.")
+    return "\n".join([*told, *_trust(arms, len(plan.seeds), places)])
+
+
+def _line(row: dict[str, Any], places: int, width: int, several: bool) -> str:
+    against = f" (to {row['against']})" if several else ""
+    name = f"  {row['variant']:<{width}}  "
+    difference = row["difference"]
+    if math.isnan(difference):
+        return f"{name}no seed in common with {row['against']}"
+    # Said as a distance: an interval keeps its order when it is turned round.
+    sign = -1 if difference < 0 else 1
+    size = number(abs(difference), places)
+    ends = sorted((sign * row["low"], sign * row["high"]))
+    span = "" if math.isnan(row["low"]) else f" [{number(ends[0], places)}, {number(ends[1], places)}]"
+    way = "lower" if difference < 0 else "higher"
+    return f"{name}{size} points {way}{span}: {row['verdict']}{against}"
+
+
+def _trust(arms: Sequence[dict[str, Any]], seeds: int, places: int) -> list[str]:
+    """Say how small a difference the grid could not have shown."""
+    if not arms:
+        return []
+    reach = sorted((row["high"] - row["low"]) / 2 for row in arms if not math.isnan(row["low"]))
+    if not reach:
+        return [f"With {seeds} seed{'s' if seeds != 1 else ''} no difference can be told from chance; use 3 or more."]
+    half = number(reach[len(reach) // 2], places)
+    told = [
+        "Differences are paired by seed, with 95 % intervals; verdicts are corrected for "
+        f"{len(reach)} comparison{'s' if len(reach) != 1 else ''} (Holm)."
+    ]
+    if all(row["verdict"] == stats.NO_DIFFERENCE for row in arms):
+        told.append("That no difference is shown does not show that there is none.")
+    told.append(f"A typical interval reaches {half} points either way: {seeds} seeds cannot show much less than that.")
+    return told
+
+
+def _gaps(grid: GridData) -> list[str]:
+    told = [coverage.sentence(grid.plan, grid.coverage), "No means and no verdicts before it is complete."]
+    told += [f"  {remark}" for remark in grid.remarks]
+    return [*told, f"To complete it: {grid.plan.command}"]
