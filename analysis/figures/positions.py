@@ -47,7 +47,8 @@ def build(grid: GridData) -> Figure:
         style.finish(
             figure,
             f"{plan.title} on {plan.benchmark}",
-            f"mean and 95 % interval, {len(plan.seeds)} seeds, paired by seed\nopen: no difference shown after Holm's correction",
+            f"mean and 95 % interval, {len(plan.seeds)} seeds, paired by seed\n"
+            "open: no difference shown after Holm's correction",
             warning=grid.warning,
             handles=[
                 *(_key(style.COLOURS[m], style.MARKERS[m], m, 5.5) for m in shown),

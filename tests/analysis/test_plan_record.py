@@ -44,7 +44,7 @@ def test_a_missing_tag_is_told() -> None:
 
 def test_parts_of_two_writes_do_not_pass_for_a_plan() -> None:
     tags = encode_plan(long_plan(1000))
-    other = encode_plan({**long_plan(1000), "factors": {"changed": list(range(500))}})
+    other = encode_plan({"changed": list(range(500)), **long_plan(1000)})
     with pytest.raises(ValueError, match="damaged"):
         decode_plan({**tags, "plan.abc.1.0": f"{len(tags)}:" + other["plan.abc.1.0"].partition(":")[2]}, "abc.1")
 
