@@ -36,9 +36,7 @@ def check_branch(spec: BranchSpec, stages: int) -> None:
     """A ValueError where a branch does not fit a backbone of so many stages."""
     if spec.after >= stages:
         nodes = ", ".join(str(node) for node in range(1, stages))
-        last = (
-            " (a branch after the last stage would have no stage of its own)" if spec.after == stages else ""
-        )
+        last = " (a branch after the last stage would have no stage of its own)" if spec.after == stages else ""
         raise ValueError(f"no branch can fork after stage {spec.after}{last}: choose a node among {nodes}")
     following = stages - spec.after
     if len(spec.blocks) != following:

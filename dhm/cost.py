@@ -61,8 +61,7 @@ def topology(recipe: Recipe, *, channels: int, num_classes: int) -> dict[str, An
         "method": recipe.method,
         "num_classes": num_classes,
         "stages": [
-            {"channels": info.channels, "stride": info.stride, "blocks": info.depth}
-            for info in network.backbone.info
+            {"channels": info.channels, "stride": info.stride, "blocks": info.depth} for info in network.backbone.info
         ],
         "branches": [
             {"head": name, **to_dict(spec), "parameters": _parameters(network.sides[name])}
@@ -81,4 +80,4 @@ def _parameters(module: nn.Module) -> int:
 def _flops(module: nn.Module, image: torch.Tensor) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(image)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())

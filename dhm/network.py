@@ -57,9 +57,7 @@ class BranchedNetwork(nn.Module):
             seed_dropout(part, stream(seed, "dropout", name, epoch, device=device))
 
 
-def build_network(
-    recipe: Recipe, *, in_channels: int, num_classes: int, seed: int | None = None
-) -> BranchedNetwork:
+def build_network(recipe: Recipe, *, in_channels: int, num_classes: int, seed: int | None = None) -> BranchedNetwork:
     """The network of a recipe, its weights drawn from the seed: the main branch's from one stream, each side branch's
     from its own.
 

@@ -122,9 +122,7 @@ class OptimSpec(_Spec):
         self._require(self.weight_decay >= 0, f"optim.weight_decay={self.weight_decay}: must not be negative")
         self._require(self.batch_size >= 1, f"optim.batch_size={self.batch_size}: must be at least 1")
         self._require(self.step_size >= 1, f"optim.step_size={self.step_size}: must be at least 1")
-        self._require(
-            self.warmup_epochs >= 0, f"optim.warmup_epochs={self.warmup_epochs}: must not be negative"
-        )
+        self._require(self.warmup_epochs >= 0, f"optim.warmup_epochs={self.warmup_epochs}: must not be negative")
         self._require(
             not self.nesterov or self.momentum > 0,
             "optim.nesterov=true needs optim.momentum above 0",
@@ -161,13 +159,9 @@ class DataSpec(_Spec):
     def __post_init__(self) -> None:
         _Spec.__post_init__(self)
         for name in ("train_size", "pad", "image_size"):
-            self._require(
-                getattr(self, name) >= 0, f"data.{name}={getattr(self, name)}: must not be negative"
-            )
+            self._require(getattr(self, name) >= 0, f"data.{name}={getattr(self, name)}: must not be negative")
         for name in ("val_fraction", "label_noise"):
-            self._require(
-                0 <= getattr(self, name) < 1, f"data.{name}={getattr(self, name)}: must lie in [0, 1)"
-            )
+            self._require(0 <= getattr(self, name) < 1, f"data.{name}={getattr(self, name)}: must lie in [0, 1)")
         self._require(len(self.mean) == len(self.std), "data.mean and data.std must have the same length")
         self._require(all(s > 0 for s in self.std), f"data.std={list(self.std)}: must be above 0")
 
@@ -281,9 +275,13 @@ def _one_of(kind: str, name: str, choices: Sequence[str]) -> None:
         raise unknown(kind, name, choices)
 
 
-@functools.cache
 def field_types(cls: type) -> dict[str, Any]:
     """The resolved annotations of a dataclass's fields."""
+    return _field_types(cls)
+
+
+@functools.cache
+def _field_types(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
@@ -308,9 +306,7 @@ def convert(value: Any, annotation: Any, path: str) -> Any:
             raise _mismatch(path, "a list", value)
         return tuple(convert(item, arguments[0], f"{path}[{index}]") for index, item in enumerate(value))
     if dataclasses.is_dataclass(annotation):
-        return (
-            value if isinstance(value, typing.cast(type, annotation)) else _construct(annotation, value, path)
-        )
+        return value if isinstance(value, typing.cast(type, annotation)) else _construct(annotation, value, path)
     return _scalar(value, annotation, path)
 
 

@@ -93,13 +93,9 @@ class Training:
         self.device = torch.device(runtime.device)
         self.data = data or load(recipe.data, runtime.data_root, runtime.cache)
         parts = split(self.data, recipe.data, seed)
-        self.batches = Batches(
-            parts.train, recipe.data, batch_size=recipe.optim.batch_size, device=self.device
-        )
+        self.batches = Batches(parts.train, recipe.data, batch_size=recipe.optim.batch_size, device=self.device)
         self.held_out = {"val": parts.val.to(self.device), "test": parts.test.to(self.device)}
-        network = build_network(
-            recipe, in_channels=self.data.channels, num_classes=self.data.num_classes, seed=seed
-        )
+        network = build_network(recipe, in_channels=self.data.channels, num_classes=self.data.num_classes, seed=seed)
         self.network = network.to(self.device)
         self.optimiser = make_optimiser(self.network.parameters(), recipe.optim)
         self.history: list[EpochRecord] = []
@@ -148,9 +144,7 @@ class Training:
             return
         wanted = (to_dict(self.recipe), self.seed, self.data.fingerprint)
         if (state["recipe"], state["seed"], state["fingerprint"]) != wanted:
-            self.notes.append(
-                f"{self.runtime.checkpoint} belongs to another run: started from the first epoch"
-            )
+            self.notes.append(f"{self.runtime.checkpoint} belongs to another run: started from the first epoch")
             return
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -183,8 +177,4 @@ class Callback:
 
 
 def _test_errors(record: EpochRecord) -> dict[str, float]:
-    return {
-        name.removeprefix("test/"): value
-        for name, value in record.metrics.items()
-        if name.startswith("test/top")
-    }
+    return {name.removeprefix("test/"): value for name, value in record.metrics.items() if name.startswith("test/top")}

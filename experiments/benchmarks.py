@@ -37,7 +37,7 @@ class Benchmark:
     data: DataSpec
     arch: str
     depths: tuple[str, ...]
-    schedule: Callable[[type[Backbone]], tuple[int, OptimSpec, float]]
+    schedule: Callable[[Callable[..., Backbone]], tuple[int, OptimSpec, float]]
     source: Callable[[str], str]
     needs_root: bool = True
 
@@ -63,7 +63,7 @@ class Benchmark:
         )
 
 
-def _cifar_schedule(family: type[Backbone]) -> tuple[int, OptimSpec, float]:
+def _cifar_schedule(family: Callable[..., Backbone]) -> tuple[int, OptimSpec, float]:
     if family is WideResNet:
         return 200, OptimSpec(milestones=(60, 120, 160), gamma=0.2, weight_decay=5e-4), 0.3
     if family is DenseNet:
@@ -78,7 +78,7 @@ def _cifar_source(arch: str) -> str:
     return "the authors' TRAINING.md for another depth of the same family"
 
 
-def _digits_schedule(family: type[Backbone]) -> tuple[int, OptimSpec, float]:
+def _digits_schedule(family: Callable[..., Backbone]) -> tuple[int, OptimSpec, float]:
     return 20, OptimSpec(lr=0.1, batch_size=50, schedule="cosine", weight_decay=5e-4), 0.0
 
 
@@ -97,9 +97,7 @@ _register(
         arch="resnet8",
         depths=("resnet8", "resnet14", "resnet20"),
         schedule=_digits_schedule,
-        source=lambda arch: (
-            "our own, chosen for speed and for a spread between seeds that arms can be told by"
-        ),
+        source=lambda arch: "our own, chosen for speed and for a spread between seeds that arms can be told by",
         needs_root=False,
     )
 )

@@ -75,9 +75,7 @@ def arch(recipe: Recipe, level: Any) -> Recipe:
 
 FACTORS: Registry[Factor] = Registry("factor")
 
-FACTORS.register(
-    "arch", Factor(apply=arch, label=str, summary="the backbone, with its own recipe and side branches")
-)
+FACTORS.register("arch", Factor(apply=arch, label=str, summary="the backbone, with its own recipe and side branches"))
 FACTORS.register("method", Factor(apply=method, label=str, summary="plain, dsl or dhm"))
 FACTORS.register(
     "positions",

@@ -64,6 +64,16 @@ class Cell:
         """What a run of it is called: "dhm at 1+2 s3"."""
         return f"{self.variant.name} s{self.seed}"
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """All that is needed to train it again, as plain values."""
+        return {
+            "cell_id": self.cell_id,
+            "recipe": to_dict(self.variant.recipe),
+            "seed": self.seed,
+            "data": self.fingerprint,
+        }
+
 
 def recipe_id(recipe: Recipe, fingerprint: str) -> str:
     """Identity of a recipe on data of some content, as 12 hexadecimal digits."""
@@ -102,17 +112,13 @@ class Grid:
     seeds: int = 5
     figures: Sequence[str] = ("training_curves",)
 
-    def levels(
-        self, benchmark: Benchmark, chosen: Mapping[str, Levels] | None = None
-    ) -> dict[str, list[Any]]:
+    def levels(self, benchmark: Benchmark, chosen: Mapping[str, Levels] | None = None) -> dict[str, list[Any]]:
         """The levels of every factor on a benchmark, with those that the user chose in their place.
 
         Raises:
             ValueError: levels for a factor that the grid does not have, or none at all.
         """
-        levels = {
-            name: list(given(benchmark) if callable(given) else given) for name, given in self.factors.items()
-        }
+        levels = {name: list(given(benchmark) if callable(given) else given) for name, given in self.factors.items()}
         for name, wanted in (chosen or {}).items():
             if name not in levels:
                 raise unknown(f"factor of grid {self.name}", name, levels)
@@ -148,9 +154,7 @@ class Grid:
         changes = {**self.base, **(overrides or {})}
         for path in changes:
             if path in factors:
-                raise ValueError(
-                    f"{path} is a factor of grid {self.name!r}: choose its levels, factors.{path}=[...]"
-                )
+                raise ValueError(f"{path} is a factor of grid {self.name!r}: choose its levels, factors.{path}=[...]")
         points: dict[Recipe, list[dict[str, Any]]] = {}
         for values in itertools.product(*factors.values()):
             point = dict(zip(factors, values, strict=True))
@@ -180,9 +184,7 @@ class Grid:
         return sorted(variants, key=lambda variant: variant.baseline is not None)
 
 
-def _recipe(
-    benchmark: Benchmark, point: Mapping[str, Any], changes: Mapping[str, Any], recipe: str
-) -> Recipe:
+def _recipe(benchmark: Benchmark, point: Mapping[str, Any], changes: Mapping[str, Any], recipe: str) -> Recipe:
     made = benchmark.base(point.get("arch", changes.get("arch")), recipe)
     for path, value in changes.items():
         if path != "arch":
@@ -201,9 +203,7 @@ def _relevant(same: Sequence[Mapping[str, Any]], factors: Mapping[str, Levels]) 
     """The levels of points that came to one recipe: none for a factor of which every level did."""
     first = same[0]
     return {
-        name: None
-        if len(levels) > 1 and {repr(p[name]) for p in same} == {repr(v) for v in levels}
-        else first[name]
+        name: None if len(levels) > 1 and {repr(p[name]) for p in same} == {repr(v) for v in levels} else first[name]
         for name, levels in factors.items()
     }
 
@@ -226,6 +226,7 @@ class Plan:
 
     grid: Grid
     benchmark: Benchmark
+    levels: Mapping[str, Levels]
     variants: Sequence[Variant]
     seeds: Sequence[int]
     overrides: Sequence[str]
@@ -235,18 +236,16 @@ class Plan:
     @property
     def plan_id(self) -> str:
         """Hash of the grid's name and the base recipe; seeds and levels may grow without making another plan."""
-        return _digest(
-            {"grid": self.grid.name, "benchmark": self.benchmark.name, "base": to_dict(self.base)}
-        )[:8]
+        return _digest({"grid": self.grid.name, "benchmark": self.benchmark.name, "base": to_dict(self.base)})[:8]
 
     @property
     def cells(self) -> list[Cell]:
         """Every variant at every seed, seed by seed, so that a study that is cut short has whole pairs."""
-        return [
-            Cell(variant=variant, seed=seed, fingerprint=self.fingerprint)
-            for seed in self.seeds
-            for variant in self.variants
-        ]
+        return [cell for seed in self.seeds for cell in self.cells_of_seed(seed)]
+
+    def cells_of_seed(self, seed: int) -> list[Cell]:
+        """Every variant at one seed."""
+        return [Cell(variant=variant, seed=seed, fingerprint=self.fingerprint) for variant in self.variants]
 
     @property
     def experiment(self) -> str:

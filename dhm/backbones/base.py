@@ -6,7 +6,7 @@ once, and nothing outside it names a layer.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -177,7 +177,7 @@ class Architecture:
         released: whether the authors' code has this architecture.
     """
 
-    family: type[Backbone]
+    family: Callable[..., Backbone]
     options: Mapping[str, Any]
     branches: tuple[BranchSpec, ...]
     released: bool = True
@@ -190,9 +190,7 @@ class Architecture:
 ARCHITECTURES: Registry[Architecture] = Registry("architecture")
 
 
-def released_branches(
-    shallow: tuple[int, int], deep: int, deep_width: float
-) -> tuple[BranchSpec, BranchSpec]:
+def released_branches(shallow: tuple[int, int], deep: int, deep_width: float) -> tuple[BranchSpec, BranchSpec]:
     """The two branches of a three-stage network, as released: after stage 1, and a wider one after stage 2."""
     return (
         BranchSpec(after=1, blocks=shallow),

@@ -87,9 +87,7 @@ class DenseNet(Backbone):
         layers, rest = divmod(depth - 4, 2 * STAGES if bottleneck else STAGES)
         if rest or layers < 1:
             form = "6 n + 4" if bottleneck else "3 n + 4"
-            raise ValueError(
-                f"a DenseNet{'-BC' if bottleneck else ''} has {form} layers; {depth} is not one of them"
-            )
+            raise ValueError(f"a DenseNet{'-BC' if bottleneck else ''} has {form} layers; {depth} is not one of them")
         super().__init__(depths=(layers,) * STAGES, num_classes=num_classes, dropout=dropout)
         self.growth, self.bottleneck, self.compression = growth, bottleneck, compression
         stem_channels = 2 * growth if bottleneck else 16

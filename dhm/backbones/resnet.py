@@ -31,9 +31,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.stride = stride
         self.added_channels = max(0, out_channels - in_channels)
-        self.projection = (
-            nn.Conv2d(in_channels, out_channels, 1, bias=False) if out_channels < in_channels else None
-        )
+        self.projection = nn.Conv2d(in_channels, out_channels, 1, bias=False) if out_channels < in_channels else None
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride), sizes rounded up."""
@@ -54,13 +52,9 @@ class CifarResNet(Backbone):
     def __init__(self, *, depth: int, in_channels: int = 3, num_classes: int, dropout: float = 0.0) -> None:
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
-            raise ValueError(
-                f"a CIFAR ResNet has 6 n + 2 layers (8, 14, 20, 32, ...); {depth} is not one of them"
-            )
+            raise ValueError(f"a CIFAR ResNet has 6 n + 2 layers (8, 14, 20, 32, ...); {depth} is not one of them")
         super().__init__(depths=(blocks,) * len(CHANNELS), num_classes=num_classes, dropout=dropout)
-        stem = nn.Sequential(
-            conv3x3(in_channels, CHANNELS[0]), nn.BatchNorm2d(CHANNELS[0]), nn.ReLU(inplace=True)
-        )
+        stem = nn.Sequential(conv3x3(in_channels, CHANNELS[0]), nn.BatchNorm2d(CHANNELS[0]), nn.ReLU(inplace=True))
         self.assemble(stem=stem, stem_channels=CHANNELS[0])
 
     def stage(self, index: int, *, in_channels: int, blocks: int, width: float) -> tuple[nn.Module, int]:

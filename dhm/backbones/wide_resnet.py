@@ -37,8 +37,8 @@ class PreactivationBlock(nn.Module):
         activated = F.relu(self.bn1(maps), inplace=True)
         out = self.dropout(F.relu(self.bn2(self.conv1(activated)), inplace=True))
         shortcut = maps if self.shortcut is None else self.shortcut(activated)
-        out = self.conv2(out) + shortcut
-        return out
+        merged: Tensor = self.conv2(out) + shortcut
+        return merged
 
 
 class WideResNet(Backbone):
@@ -51,9 +51,7 @@ class WideResNet(Backbone):
     ) -> None:
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1:
-            raise ValueError(
-                f"a wide ResNet has 6 n + 4 layers (10, 16, 22, 28, ...); {depth} is not one of them"
-            )
+            raise ValueError(f"a wide ResNet has 6 n + 4 layers (10, 16, 22, 28, ...); {depth} is not one of them")
         super().__init__(depths=(blocks,) * len(CHANNELS), num_classes=num_classes, dropout=dropout)
         self.widening = widening
         self.assemble(stem=conv3x3(in_channels, STEM_CHANNELS), stem_channels=STEM_CHANNELS)

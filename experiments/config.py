@@ -1,0 +1,174 @@
+"""The command line's settings, as Hydra structured configs.
+
+Settings of the recipe are generated from `dhm.recipe`, so that a new field can be overridden without a line here. They
+have no defaults: what is not given stays as the benchmark has it.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra import compose, initialize
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dhm.recipe import DataSpec, Recipe, field_types
+from dhm.registry import unknown
+
+
+@dataclasses.dataclass
+class PoolConfig:
+    """Where cells run."""
+
+    gpus: Any = "auto"
+    slots_per_gpu: int = 1
+    cpu_slots: int = 0
+    threads: int = 1
+    deterministic: bool = True
+
+
+@dataclasses.dataclass
+class StudyConfig:
+    """How a study is run."""
+
+    retries: int = 2
+
+
+def _part(cls: type, without: Sequence[str] = (), extra: Sequence[tuple[str, Any, Any]] = ()) -> type:
+    """A dataclass with the fields of a part of the recipe, none of them given."""
+    fields: list[Any] = []
+    for name, annotation in field_types(cls).items():
+        if name in without:
+            continue
+        inner = _inner(annotation)
+        if dataclasses.is_dataclass(inner):
+            made = _part(typing.cast(type, inner))
+            kind: Any = made if inner is annotation else typing.Optional[made]  # noqa: UP045
+            fields.append((name, kind, dataclasses.field(default_factory=made)))
+        else:
+            scalar = annotation if annotation in (int, float, bool, str) else Any
+            fields.append((name, scalar, dataclasses.field(default=MISSING)))
+    fields += [(name, kind, dataclasses.field(default=default)) for name, kind, default in extra]
+    return dataclasses.make_dataclass(f"{cls.__name__}Settings", fields)
+
+
+def _inner(annotation: Any) -> Any:
+    if isinstance(annotation, types.UnionType):
+        return next(part for part in typing.get_args(annotation) if part is not types.NoneType)
+    return annotation
+
+
+_DATA = _part(DataSpec, without=("name",), extra=[("root", typing.Optional[str], None)])  # noqa: UP045
+_GENERAL: list[tuple[str, Any, Any]] = [
+    ("grid", typing.Optional[str], None),  # noqa: UP045
+    ("benchmark", str, "digits"),
+    ("recipe", str, "documented"),
+    ("seeds", Any, None),
+    ("factors", dict[str, Any], dataclasses.field(default_factory=dict)),
+    ("plan", bool, False),
+    ("retry", typing.Optional[str], None),  # noqa: UP045
+    ("grid_dir", typing.Optional[str], None),  # noqa: UP045
+    ("allow_incomplete", bool, False),
+    ("store", str, "results/store"),
+    ("results", str, "results"),
+    ("pool", PoolConfig, dataclasses.field(default_factory=PoolConfig)),
+    ("study", StudyConfig, dataclasses.field(default_factory=StudyConfig)),
+    ("data", _DATA, dataclasses.field(default_factory=_DATA)),
+]
+Settings = dataclasses.make_dataclass(
+    "Settings",
+    [
+        (name, kind, default if isinstance(default, dataclasses.Field) else dataclasses.field(default=default))
+        for name, kind, default in _GENERAL
+    ],
+    bases=(_part(Recipe, without=("data",)),),
+)
+
+ConfigStore.instance().store(name="settings", node=Settings)
+
+
+def read(arguments: Sequence[str]) -> DictConfig:
+    """The settings that a command line asks for.
+
+    Raises:
+        ValueError: a word that is no setting, an unknown setting, or a value of the wrong type.
+    """
+    overrides = [_checked(argument) for argument in arguments]
+    try:
+        with initialize(version_base="1.3", config_path=None):
+            return compose("settings", overrides=overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(_first_words(error)) from error
+
+
+def overrides_of(settings: DictConfig) -> dict[str, Any]:
+    """The changes to the base recipe that were asked for, by dotted path."""
+    found: dict[str, Any] = {}
+    for name in field_types(Recipe):
+        _collect(settings, name, name, found)
+    found.pop("data.root", None)
+    return found
+
+
+def levels_of(settings: DictConfig) -> dict[str, Any]:
+    """The levels that were asked for, by factor."""
+    return dict(_flat(OmegaConf.to_container(settings.factors), ""))
+
+
+def _collect(node: DictConfig, name: str, path: str, found: dict[str, Any]) -> None:
+    if OmegaConf.is_missing(node, name):
+        return
+    value = node[name]
+    if isinstance(value, DictConfig):
+        for key in value:
+            _collect(value, str(key), f"{path}.{key}", found)
+    else:
+        found[path] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _flat(node: Any, path: str) -> list[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        return [leaf for key, part in node.items() for leaf in _flat(part, f"{path}.{key}" if path else str(key))]
+    return [(path, node)]
+
+
+def _checked(argument: str) -> str:
+    """An override that names a setting, as Hydra wants it."""
+    try:
+        override: Override = OverridesParser.create().parse_override(argument)
+    except HydraException as error:
+        raise ValueError(
+            f"{argument!r} is no setting: write name=value, with quotes around a value that has "
+            f"spaces or brackets ({_first_words(error)})"
+        ) from error
+    if override.type is None or argument.startswith(("+", "~")):
+        raise ValueError(f"{argument!r}: settings are changed with name=value; none can be added or removed")
+    if override.is_sweep_override():
+        raise ValueError(f"{argument!r}: a grid varies its factors; write a list, such as factors.NAME=[1,2]")
+    path = override.key_or_group.split(".")
+    if path[0] == "factors" and len(path) > 1:
+        return f"+{argument}"
+    node: Any = OmegaConf.structured(Settings)
+    for depth, name in enumerate(path):
+        if not isinstance(node, DictConfig) or name not in list(node.keys()):
+            choices = node.keys() if isinstance(node, DictConfig) else ()
+            raise unknown("setting", ".".join(path[: depth + 1]), _spelt(path[:depth], choices))
+        node = None if OmegaConf.is_missing(node, name) else node[name]
+    return argument
+
+
+def _spelt(path: Sequence[str], names: Any) -> list[str]:
+    return [".".join((*path, str(name))) for name in names]
+
+
+def _first_words(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
+    return f"{key}: {lines[0]}" if key else lines[0]

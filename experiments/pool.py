@@ -1,0 +1,74 @@
+"""What the scheduler asks of whatever runs cells: slots, a start, word of what happens, an end."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+Send = Callable[[Any], None]
+"""How a run sends word to its pool; what it sends must be picklable."""
+
+Target = Callable[[Any, Send, Callable[[], bool]], Any]
+"""What runs in a slot: job, send, and whether it was asked to stop; returns its outcome."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Slot:
+    """Room for one run.
+
+    Args:
+        index: from 0.
+        device: as torch names it inside the run: `cpu` or `cuda`.
+        visible: CUDA_VISIBLE_DEVICES of the run; empty for a CPU slot.
+    """
+
+    index: int
+    device: str
+    visible: str
+
+    @property
+    def name(self) -> str:
+        """For a person: "cpu" or "gpu 2"."""
+        return f"gpu {self.visible}" if self.visible else "cpu"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Word:
+    """Something that a run sent while it goes on."""
+
+    slot: Slot
+    content: Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ended:
+    """A run is over, and its slot is free again.
+
+    Args:
+        outcome: what it returned.
+        lost: where it ended without an outcome, how: "killed by SIGKILL", "exited with code 1".
+    """
+
+    slot: Slot
+    outcome: Any = None
+    lost: str | None = None
+
+
+class Pool(Protocol):
+    """A pool runs a job in each of its slots.
+
+    A run ends with its outcome, or is lost; either way `wait` tells it once, and no run is silent for ever.
+    """
+
+    slots: Sequence[Slot]
+
+    def start(self, slot: Slot, job: Any, log: str) -> None:
+        """Start a job in a free slot; what it prints goes to the end of the file `log`."""
+
+    def wait(self, timeout: float) -> list[Word | Ended]:
+        """What has happened since the last call; waits up to `timeout` seconds for something to happen."""
+
+    def stop(self) -> None:
+        """Ask every run to leave at its next step."""
+
+    def close(self) -> None:
+        """End what still runs, at once, and give everything back."""

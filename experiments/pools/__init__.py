@@ -1,0 +1,1 @@
+"""Pools: one file for each way of running cells."""

@@ -1,0 +1,140 @@
+"""What a person sees while a study runs: a live table in a terminal, a line a cell in a log."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from experiments.grid import Cell, Plan
+from experiments.pool import Slot
+from experiments.trial import Done, Failed, Progress, Stopped
+
+
+@dataclasses.dataclass(slots=True)
+class _Row:
+    """A slot that is busy."""
+
+    cell: Cell
+    since: float
+    progress: Progress | None = None
+
+
+class Display:
+    """Follows a study.
+
+    Args:
+        console: where to; a live table if it is a terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._slots: Sequence[Slot] = ()
+        self._rows: dict[int, _Row] = {}
+        self._total = self._done = self._failed = self._waiting = 0
+        self._begun = 0.0
+        self._spent: list[float] = []
+
+    def begin(self, plan: Plan, *, done: int, waiting: int, slots: Sequence[Slot]) -> None:
+        """The study is reconciled; `waiting` cells are to be run."""
+        self._total, self._done, self._waiting = len(plan.cells), done, waiting
+        self._slots, self._begun = slots, time.monotonic()
+        places = f"{len(slots)} slot{'s' if len(slots) > 1 else ''} ({', '.join(sorted({s.name for s in slots}))})"
+        self._console.print(
+            f"[bold]{plan.experiment}[/]: {len(plan.variants)} variants x {len(plan.seeds)} seeds = {self._total} cells, "
+            f"{done} done, {waiting} to run on {places}",
+            highlight=False,
+        )
+        if waiting and self._console.is_terminal:
+            self._live = Live(self._render(), console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def started(self, slot: Slot, cell: Cell) -> None:
+        """A cell is in a slot."""
+        self._waiting -= 1
+        self._rows[slot.index] = _Row(cell, time.monotonic())
+
+    def progressed(self, slot: Slot, progress: Progress) -> None:
+        """A cell has got further."""
+        if slot.index in self._rows:
+            self._rows[slot.index].progress = progress
+
+    def ended(self, slot: Slot, cell: Cell, outcome: Any, lost: str | None) -> None:
+        """A cell has left its slot."""
+        row = self._rows.pop(slot.index, None)
+        if isinstance(outcome, Done):
+            self._done += 1
+            self._spent.append(time.monotonic() - (row.since if row else self._begun))
+            word = f"{outcome.top1_error:.2f} % error in {outcome.seconds:.1f} s"
+        elif isinstance(outcome, Failed):
+            self._failed += 1
+            word = f"[red]failed[/]: {outcome.message}"
+        else:
+            self._waiting += 1
+            word = "stopped, to be resumed" if isinstance(outcome, Stopped) else f"[yellow]lost[/] ({lost})"
+        if self._live is None or not isinstance(outcome, Done):
+            counted = f"[{self._done + self._failed:>{len(str(self._total))}}/{self._total}]"
+            self._console.print(f"{Text(counted).markup} {cell.name}: {word}", highlight=False)
+
+    def tick(self) -> None:
+        """Time has passed."""
+        if self._live is not None:
+            self._live.update(self._render())
+
+    def close(self) -> None:
+        """The study is over."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _render(self) -> Group:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for heading, justify in (
+            ("slot", "left"),
+            ("cell", "left"),
+            ("epoch", "right"),
+            ("", "left"),
+            ("error", "right"),
+        ):
+            table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+        for slot in self._slots:
+            row = self._rows.get(slot.index)
+            if row is None:
+                continue
+            done, epochs, error = 0, row.cell.variant.recipe.epochs, None
+            if row.progress is not None:
+                done, error = row.progress.epoch, row.progress.top1_error
+            table.add_row(
+                slot.name,
+                row.cell.name,
+                f"{done}/{epochs}",
+                ProgressBar(total=epochs, completed=done, width=24),
+                "" if error is None else f"{error:.2f} %",
+            )
+        failed = f", [red]{self._failed} failed[/]" if self._failed else ""
+        head = Text.from_markup(
+            f"{self._done}/{self._total} cells done{failed}, {len(self._rows)} running, {self._waiting} waiting"
+            f"   {_clock(time.monotonic() - self._begun)} gone{self._left()}"
+        )
+        return Group(head, table)
+
+    def _left(self) -> str:
+        """Time left, from the cells that ended so far; nothing before the first."""
+        if not self._spent or not self._slots:
+            return ""
+        mean = sum(self._spent) / len(self._spent)
+        now = time.monotonic()
+        running = sum(max(0.0, mean - (now - row.since)) for row in self._rows.values())
+        return f", about {_clock((running + mean * self._waiting) / len(self._slots))} left"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

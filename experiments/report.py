@@ -1,0 +1,159 @@
+"""What the command line prints besides the live table: what there is, a plan, and what a study found."""
+
+import math
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+from rich.table import Table
+
+from analysis import schema, store
+from analysis.build import build
+from analysis.build import report as built_report
+from analysis.summary import summary
+from dhm import cost
+from dhm.data import RawData
+from experiments import records
+from experiments.benchmarks import BENCHMARKS, RECIPES
+from experiments.factors import FACTORS
+from experiments.grid import GRIDS, Plan, Variant
+from experiments.scheduler import Outcome
+from experiments.stores import Stores
+
+UI = "http://127.0.0.1:5000"
+EXAMPLES = """\
+[bold]python -m experiments.run grid=branch_positions[/]                what is missing of a grid, on digits
+[bold]python -m experiments.run grid=methods plan=true[/]               its cells and their cost; runs nothing
+[bold]python -m experiments.run grid=methods benchmark=cifar100 data.root=/data seeds=3 pool.gpus=all[/]
+[bold]python -m experiments.run grid=depths epochs=5 factors.arch=\\[resnet8][/]   other settings, other levels
+[bold]python -m experiments.run grid=my_grid grid_dir=my_grids[/]       a grid of your own, from my_grids/my_grid.yaml"""
+
+
+def catalogue(console: Console) -> None:
+    """Grids and benchmarks, a line each."""
+    _section(console, "Grids", {name: GRIDS.get(name).question for name in GRIDS})
+    _section(console, "Benchmarks", {name: BENCHMARKS.get(name).summary for name in BENCHMARKS})
+    console.print("\nRun one:  [bold]python -m experiments.run grid=branch_positions[/]      More: --help")
+
+
+def help_page(console: Console) -> None:
+    """Settings and examples, on one screen."""
+    console.print("Run what is missing of a grid, and build its tables and figures.\n")
+    console.print(EXAMPLES, soft_wrap=True)
+    _section(
+        console,
+        "Settings",
+        {
+            "grid, benchmark": "what is studied, and on what; without a grid: lists both",
+            "seeds": "how many, or a list",
+            "recipe": "; ".join(f"{name}: {text}" for name, text in RECIPES.items()),
+            "arch, epochs, optim.*, data.*, mimic.*, ...": "any field of the recipe, by its name in dhm/recipe.py",
+            "factors.NAME": f"levels of a factor of the grid: {', '.join(FACTORS)}, or a recipe field",
+            "data.root": "folder of the images",
+            "plan=true": "shows the cells, with cost; runs nothing",
+            "retry": "failed: run failed cells again; stale: those that other code made",
+            "pool.gpus": "auto, all, none, how many, or a list; pool.slots_per_gpu, pool.cpu_slots, pool.threads",
+            "store, results": "folders of the record and of tables and figures",
+            "allow_incomplete=true": "tables of a grid that is not complete, whose captions say so",
+            "grid_dir": "folder with grids of your own, YAML",
+        },
+    )
+    console.print("\nExit codes: 0 done, 1 not all cells done, 2 a mistake in the command, 130 interrupted.")
+
+
+def plan_table(console: Console, plan: Plan, data: RawData, stores: Stores, *, slots: int) -> None:
+    """The cells of a plan by state, with their cost. Reads the store if there is one, and writes nothing."""
+    try:
+        runs = store.runs(stores.tracking_uri)
+    except store.StoreError:
+        runs = None
+    found = {} if runs is None else records.of_plan(runs, plan)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("variant")
+    for heading in ("done", "failed", "missing", "parameters", "MFLOPs", "s a cell"):
+        table.add_column(heading, justify="right")
+    flops = {variant.name: _cost(variant, data) for variant in plan.variants}
+    seconds = {} if runs is None else _seconds(plan, runs, {name: c.flops for name, c in flops.items()})
+    counts = {"done": 0, "failed": 0, "missing": 0}
+    ahead = 0.0
+    for variant in plan.variants:
+        states = [_state(found, cell.cell_id) for cell in plan.cells if cell.variant is variant]
+        each = [states.count(state) for state in counts]
+        for state, number in zip(counts, each, strict=True):
+            counts[state] += number
+        spent = seconds.get(variant.name, math.nan)
+        ahead += spent * each[-1] if each[-1] else 0.0
+        measured = flops[variant.name]
+        shown = "?" if math.isnan(spent) else f"{spent:.1f}"
+        columns = (f"{measured.parameters:,}", f"{measured.flops / 1e6:,.1f}", shown)
+        table.add_row(variant.name, *map(str, each), *columns)
+    console.print(f"[bold]{plan.experiment}[/], plan {plan.plan_id}: {plan.grid.question}")
+    if plan.overrides:
+        console.print(f"with {', '.join(plan.overrides)}")
+    console.print(f"recipe: {plan.base.arch}, {plan.base.epochs} epochs; {plan.benchmark.source(plan.base.arch)}\n")
+    console.print(table)
+    total = ", ".join(f"{number} {state}" for state, number in counts.items())
+    time = "unknown before the first cell ends" if math.isnan(ahead) else f"about {ahead / slots / 60:.1f} minutes"
+    console.print(f"\n{len(plan.cells)} cells: {total}. To run on {slots} slot(s): {time}. Nothing was started.")
+
+
+def outcome(console: Console, plan: Plan, result: Outcome) -> bool:
+    """How a study ended; whether every cell is done."""
+    total = len(plan.cells)
+    how = [f"{result.trained} trained now"] if result.trained else []
+    how += [f"{result.copied} copied from other plans"] if result.copied else []
+    console.print(f"{result.done} of {total} cells done{f' ({chr(44).join(how)})' if how else ''}.".replace(",", ", "))
+    for name, (message, log) in result.failed.items():
+        console.print(f"[red]failed[/] {name}: {message}\n  the whole trace: {log}", markup=True)
+    if result.failed:
+        console.print("Failed cells stay as they are; [bold]retry=failed[/] runs them again.")
+    if result.stopped is not None:
+        console.print(f"Stopped: {result.stopped}. {result.missing} cells are missing; the same command goes on.")
+    return result.done == total
+
+
+def results(console: Console, plan: Plan, stores: Stores, folder: Path, *, allow_incomplete: bool) -> bool:
+    """Build a plan's tables and figures, and say what was found and where to look; whether all was built."""
+    (found,) = (known for known in store.plans(stores.tracking_uri) if known.plan_id == plan.plan_id)
+    (built,) = build(stores.tracking_uri, folder, [plan.plan_id], allow_incomplete=allow_incomplete)
+    runs = store.runs(stores.tracking_uri, found)
+    console.print(f"\n{summary(found, runs, allow_incomplete=allow_incomplete)}\n", markup=False, soft_wrap=True)
+    console.print(built_report(built), markup=False, soft_wrap=True)
+    for refusal in built.refusals:
+        console.print(f"not built: {refusal}", markup=False)
+    link = f"{UI}/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning"
+    console.print(f"MLflow: [bold]make ui[/], then {link}", soft_wrap=True)
+    return not built.refusals
+
+
+def _section(console: Console, title: str, lines: dict[str, str]) -> None:
+    console.print(f"\n[bold]{title}[/]")
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column()
+    for name, text in lines.items():
+        table.add_row(name, text)
+    console.print(table)
+
+
+def _cost(variant: Variant, data: RawData) -> cost.Cost:
+    height, width = data.train_images.shape[2:]
+    return cost.measure(variant.recipe, channels=data.channels, size=(height, width), num_classes=data.num_classes)
+
+
+def _state(found: dict[str, records.CellRecord], cell_id: str) -> str:
+    record = found.get(cell_id)
+    if record is None or record.state not in (records.DONE, records.FAILED):
+        return "missing"
+    return "done" if record.state == records.DONE else "failed"
+
+
+def _seconds(plan: Plan, runs: store.pd.DataFrame, flops: dict[str, int]) -> dict[str, float]:
+    """Seconds that a cell takes, by variant: as its done cells took, or by its operations as others of the plan did."""
+    done = runs[(runs[schema.PLAN] == plan.plan_id) & (runs["status"] == records.DONE)]
+    if done.empty:
+        return {}
+    took = {str(name): float(group.mean()) for name, group in done.groupby(schema.VARIANT)[schema.SECONDS]}
+    known = [took[name] / flops[name] for name in took if name in flops]
+    rate = fmean(known) if known else math.nan
+    return {name: took.get(name, rate * operations) for name, operations in flops.items()}

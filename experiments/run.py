@@ -1,0 +1,153 @@
+"""The command line: python -m experiments.run grid=branch_positions [name=value ...].
+
+Exit codes: 0 all cells are done; 1 some are not, or a table could not be built; 2 the command asks for something that
+cannot be; 130 it was interrupted, and goes on where it was when it is given again.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from experiments import config, report
+from experiments.pool import Slot
+from experiments.pools.local import LocalPool, choose_gpus, slots
+from experiments.progress import Display
+from experiments.provenance import collect
+from experiments.scheduler import Options, Scheduler, ownership
+from experiments.stores import Stores
+from experiments.study import Request, check_retry, make_plan
+from experiments.tracking import Tracker
+from experiments.trial import run_cell
+from experiments.user_grids import register_folder
+
+HELP = ("-h", "--help", "help")
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what a command line says; returns its exit code. A user's mistake is one message and code 2."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    console = Console(highlight=False)
+    try:
+        if any(word in HELP for word in arguments):
+            report.help_page(console)
+            return 0
+        settings = config.read(arguments)
+        if settings.grid_dir is not None:
+            register_folder(Path(settings.grid_dir))
+        if settings.grid is None:
+            report.catalogue(console)
+            return 0
+        return _run(settings, console)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(settings: DictConfig, console: Console) -> int:
+    check_retry(settings.retry)
+    stores = Stores(root=Path(settings.store))
+    root = None if settings.data.root is None else Path(settings.data.root).expanduser().resolve()
+    seeds = OmegaConf.to_container(settings.seeds) if OmegaConf.is_config(settings.seeds) else settings.seeds
+    request = Request(
+        grid=settings.grid,
+        benchmark=settings.benchmark,
+        recipe=settings.recipe,
+        seeds=seeds,
+        overrides=config.overrides_of(settings),
+        levels=config.levels_of(settings),
+        data_root=root,
+    )
+    options = Options(
+        retries=_at_least(settings.study.retries, 0, "study.retries"),
+        retry=settings.retry,
+        threads=_at_least(settings.pool.threads, 1, "pool.threads"),
+        deterministic=settings.pool.deterministic,
+        data_root=root,
+    )
+    places = _slots(settings.pool)
+    if settings.plan:
+        plan, data = make_plan(request, stores)
+        report.plan_table(console, plan, data, stores, slots=len(places))
+        return 0
+    stores.prepare()
+    # The fork server loads torch and mlflow while this process reads the data and opens the store.
+    pool = LocalPool(places, run_cell)
+    try:
+        plan, data = make_plan(request, stores)
+        with ownership(stores, plan.plan_id):
+            display = Display(console)
+            scheduler = Scheduler(
+                plan=plan,
+                data=data,
+                pool=pool,
+                stores=stores,
+                tracker=Tracker(stores),
+                provenance=collect(),
+                display=display,
+                options=options,
+            )
+            try:
+                with _signals(scheduler):
+                    outcome = scheduler.run()
+            finally:
+                display.close()
+    except KeyboardInterrupt:
+        console.print("stopped at once; give the same command again to go on")
+        return INTERRUPTED
+    finally:
+        pool.close()
+    complete = report.outcome(console, plan, outcome)
+    built = report.results(console, plan, stores, Path(settings.results), allow_incomplete=settings.allow_incomplete)
+    if outcome.stopped == _INTERRUPT:
+        return INTERRUPTED
+    return 0 if complete and built else 1
+
+
+_INTERRUPT = "interrupted"
+
+
+@contextmanager
+def _signals(scheduler: Scheduler) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) lets the running cells finish their step and leave; the second ends them."""
+    asked = 0
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise KeyboardInterrupt
+        print("\nstopping: running cells leave at their next step (again to stop at once)", file=sys.stderr)
+        scheduler.stop(_INTERRUPT)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _slots(pool: DictConfig) -> list[Slot]:
+    asked = OmegaConf.to_container(pool.gpus) if OmegaConf.is_config(pool.gpus) else pool.gpus
+    threads = _at_least(pool.threads, 1, "pool.threads")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpu_slots = _at_least(pool.cpu_slots, 0, "pool.cpu_slots") or max(1, cores // threads)
+    return slots(choose_gpus(asked), _at_least(pool.slots_per_gpu, 1, "pool.slots_per_gpu"), cpu_slots)
+
+
+def _at_least(value: int, least: int, name: str) -> int:
+    if value < least:
+        raise ValueError(f"{name}={value}: must be at least {least}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

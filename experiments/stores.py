@@ -1,0 +1,79 @@
+"""Where a study keeps what must not be lost: the tracking store, the queue, checkpoints, logs."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Stores:
+    """The embedded stores, all beneath one folder."""
+
+    root: Path
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's database."""
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """MLflow's artifacts."""
+        return self.root / "artifacts"
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's journal: the queue and the attempts."""
+        return self.root / "optuna.journal"
+
+    @property
+    def cache(self) -> Path:
+        """Decoded images."""
+        return self.root / "cache"
+
+    def lock(self, plan_id: str) -> Path:
+        """Held by the scheduler that owns a study."""
+        return self.root / "locks" / f"{plan_id}.lock"
+
+    def checkpoint(self, cell_id: str) -> Path:
+        """Of a cell that is not done."""
+        return self.root / "checkpoints" / f"{cell_id}.ckpt"
+
+    def log(self, cell_id: str) -> Path:
+        """What the process of a cell printed, all attempts."""
+        return self.root / "logs" / f"{cell_id}.log"
+
+    def prepare(self) -> None:
+        """Make the folders.
+
+        Raises:
+            ValueError: they cannot be written.
+        """
+        folders = [self.root, self.artifacts, *(self.root / name for name in ("locks", "checkpoints", "logs", "cache"))]
+        probe = self.root / f".writable-{os.getpid()}"
+        try:
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as error:
+            raise ValueError(
+                f"the store {self.root} cannot be written ({error.strerror or error}): "
+                "choose another folder with store=DIR, or make this one writable"
+            ) from error
+
+
+def repair_journal(path: Path) -> bool:
+    """Cut off a last line that was not written whole; the next append would corrupt the journal otherwise.
+
+    Returns:
+        whether anything was cut.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("rb+") as file:
+        content = file.read()
+        if content.endswith(b"\n"):
+            return False
+        file.truncate(content.rfind(b"\n") + 1)
+    return True

@@ -1,0 +1,102 @@
+"""From settings to a plan, and from a plan to its outcome: what the command line does, in three calls."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import experiments.grids  # noqa: F401  the registry is filled by importing
+from dhm.cost import on_meta
+from dhm.data import RawData, load
+from dhm.recipe import replace_at
+from dhm.registry import unknown
+from experiments.benchmarks import BENCHMARKS, Benchmark
+from experiments.grid import GRIDS, Grid, Plan
+from experiments.stores import Stores
+
+RETRY = ("failed", "stale")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be studied.
+
+    Args:
+        seeds: how many (0, 1, ...), or which; none for the grid's own number.
+        overrides: changes to the base recipe, by dotted path.
+        levels: in place of the grid's own, by factor.
+    """
+
+    grid: str
+    benchmark: str = "digits"
+    recipe: str = "documented"
+    seeds: int | Sequence[int] | None = None
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    levels: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    data_root: Path | None = None
+
+
+def make_plan(request: Request, stores: Stores) -> tuple[Plan, RawData]:
+    """The plan of a request, and the data set that it is about. Reads the data; starts nothing.
+
+    Raises:
+        ValueError: anything that is asked for does not exist or does not fit.
+    """
+    grid = GRIDS.get(request.grid)
+    benchmark = BENCHMARKS.get(request.benchmark)
+    seeds = _seeds(request.seeds, grid)
+    levels = grid.levels(benchmark, request.levels)
+    variants = grid.variants(benchmark, overrides=request.overrides, levels=request.levels, recipe=request.recipe)
+    for variant in variants:
+        on_meta(variant.recipe)
+    if benchmark.needs_root and request.data_root is None:
+        raise ValueError(f"benchmark {benchmark.name} reads images from disk: say where they are with data.root=DIR")
+    # The image size is the only field of data that changes what is read; a grid that varies it is not offered.
+    data = load(variants[0].recipe.data, request.data_root, stores.cache)
+    return (
+        Plan(
+            grid=grid,
+            benchmark=benchmark,
+            levels=levels,
+            variants=variants,
+            seeds=seeds,
+            overrides=_said(request),
+            fingerprint=data.fingerprint,
+            base=_base(grid, benchmark, request),
+        ),
+        data,
+    )
+
+
+def _base(grid: Grid, benchmark: Benchmark, request: Request) -> Any:
+    changes = {**grid.base, **request.overrides}
+    made = benchmark.base(changes.pop("arch", None), request.recipe)
+    for path, value in changes.items():
+        made = replace_at(made, path, value)
+    return made
+
+
+def _said(request: Request) -> list[str]:
+    recipe = [] if request.recipe == "documented" else [f"recipe={request.recipe}"]
+    return recipe + [f"{path}={value}" for path, value in request.overrides.items()]
+
+
+def _seeds(asked: int | Sequence[int] | None, grid: Grid) -> list[int]:
+    wanted: Any = grid.seeds if asked is None else asked
+    if isinstance(wanted, int) and not isinstance(wanted, bool):
+        if wanted < 1:
+            raise ValueError(f"seeds={wanted}: give how many, at least 1, or a list such as [0,1,2]")
+        return list(range(wanted))
+    if not isinstance(wanted, Sequence) or isinstance(wanted, str) or not wanted:
+        raise ValueError(f"seeds={wanted}: give how many, at least 1, or a list such as [0,1,2]")
+    if any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in wanted):
+        raise ValueError(f"seeds={list(wanted)}: seeds are whole numbers, 0 or more")
+    if len(set(wanted)) < len(wanted):
+        raise ValueError(f"seeds={list(wanted)}: a seed stands twice")
+    return list(wanted)
+
+
+def check_retry(retry: str | None) -> None:
+    """A ValueError unless it is a class of cells that can be run again, or none."""
+    if retry is not None and retry not in RETRY:
+        raise unknown("retry", retry, RETRY)

@@ -1,0 +1,129 @@
+"""What runs in a slot: one cell, from its checkpoint or from the start, to the end of its record."""
+
+import dataclasses
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from analysis import schema
+from dhm import checkpoint
+from dhm.engine import fit
+from dhm.recipe import Recipe
+from dhm.training import Callback, NotFiniteError, Runtime, Training
+from experiments.pool import Send
+from experiments.tracking import Recorder, RecordInfo
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A cell as it is handed to a slot.
+
+    Args:
+        lock: file that is held while the cell is trained, so that no two processes ever train it at once.
+    """
+
+    cell_id: str
+    recipe: Recipe
+    seed: int
+    runtime: Runtime
+    record: RecordInfo
+    lock: Path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress:
+    """An epoch is done (or, at the start, `epoch` of them were by earlier attempts)."""
+
+    epoch: int
+    epochs: int
+    top1_error: float | None
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Done:
+    """The cell is recorded as finished."""
+
+    top1_error: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failed:
+    """The cell cannot be trained.
+
+    Args:
+        failure: its class, of `schema.FAILURES`.
+        message: the last line of the error.
+    """
+
+    failure: str
+    message: str
+    trace: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stopped:
+    """The cell left because it was asked to; its checkpoint stands."""
+
+
+class _StopRequestedError(Exception):
+    pass
+
+
+class _Reporter(Callback):
+    """Tells the scheduler about every epoch, and leaves at a step when it is asked to."""
+
+    def __init__(self, send: Send, stop_asked: Callable[[], bool]) -> None:
+        self._send, self._stop_asked = send, stop_asked
+        self.notes: list[str] = []
+
+    def on_start(self, training: Training) -> None:
+        self.notes = training.notes
+        self._report(training)
+
+    def on_step(self, training: Training) -> None:
+        if self._stop_asked():
+            raise _StopRequestedError
+
+    def on_epoch_end(self, training: Training) -> None:
+        self._report(training)
+
+    def _report(self, training: Training) -> None:
+        error = training.history[-1].metrics[schema.TEST_TOP1] if training.history else None
+        self._send(Progress(training.epoch, training.recipe.epochs, error, training.seconds))
+
+
+def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Failed | Stopped:
+    """Train a cell and record it. An error is an outcome, not an exception."""
+    started = time.perf_counter()
+    try:
+        with FileLock(job.lock):
+            recorder = Recorder(job.record)
+            reporter = _Reporter(send, stop_asked)
+            result = fit(job.recipe, job.seed, job.runtime, (recorder, reporter))
+            recorder.finish(result, reporter.notes)
+            if job.runtime.checkpoint is not None:
+                checkpoint.remove(job.runtime.checkpoint)
+    except _StopRequestedError:
+        return Stopped()
+    except Exception as error:
+        traceback.print_exc()
+        return Failed(_class_of(error), _last_line(error), traceback.format_exc())
+    return Done(result.final["top1_error"], time.perf_counter() - started)
+
+
+def _class_of(error: Exception) -> str:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return schema.OUT_OF_MEMORY
+    return schema.NOT_FINITE if isinstance(error, NotFiniteError) else schema.ERROR
+
+
+def _last_line(error: Exception) -> str:
+    lines: list[Any] = traceback.format_exception_only(error)
+    return str(lines[-1]).strip().splitlines()[0]
