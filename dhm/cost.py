@@ -53,7 +53,7 @@ def on_meta(recipe: Recipe, *, channels: int = 3, num_classes: int = 10) -> Bran
 
 
 def topology(recipe: Recipe, *, channels: int, num_classes: int) -> dict[str, Any]:
-    """The network as plain values, enough to draw it: stages, side branches with their nodes, heads, mimicking pairs."""
+    """The network as plain values, enough to draw it: stages, side branches and nodes, heads, mimicking pairs."""
     network = on_meta(recipe, channels=channels, num_classes=num_classes)
     mimics = recipe.mimic is not None
     return {

@@ -2,9 +2,9 @@
 
     L = sum_i CE(z_i, y)  +  alpha * sum_i sum_{j != i} T^2 * KL( sg[p_j] || p_i )
 
-with heads i, logits z_i, p_i = softmax(z_i / T) and sg a stopped gradient (released cifar.py and utils/metric.py). Every
-head is a student and a teacher; a teacher gets no gradient. To add a term, register a function here and name it in
-`Recipe.terms`.
+with heads i, logits z_i, p_i = softmax(z_i / T) and sg a stopped gradient (released cifar.py and utils/metric.py).
+Every head is a student and a teacher; a teacher gets no gradient. To add a term, register a function here and
+name it in `Recipe.terms`.
 """
 
 import functools

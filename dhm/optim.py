@@ -38,18 +38,22 @@ def learning_rate(spec: OptimSpec, *, epochs: int, moment: float) -> float:
         moment: in epochs, from 0: 1.5 is half-way through the second epoch.
     """
     if moment < spec.warmup_epochs:
-        if spec.warmup == "constant":
-            return spec.warmup_lr
-        return spec.warmup_lr + (spec.lr - spec.warmup_lr) * moment / spec.warmup_epochs
+        risen = moment / spec.warmup_epochs if spec.warmup == "linear" else 0.0
+        return spec.warmup_lr + (spec.lr - spec.warmup_lr) * risen
+    return spec.lr * _decay(spec, epochs, moment)
+
+
+def _decay(spec: OptimSpec, epochs: int, moment: float) -> float:
+    """What is left of the learning rate."""
     epoch = int(moment)
-    if spec.schedule == "multistep":
-        return float(spec.lr * spec.gamma ** sum(epoch >= milestone for milestone in spec.milestones))
-    if spec.schedule == "step":
-        return float(spec.lr * spec.gamma ** (epoch // spec.step_size))
-    if spec.schedule == "constant":
-        return spec.lr
     progress = (moment - spec.warmup_epochs) / (epochs - spec.warmup_epochs)
+    if spec.schedule == "multistep":
+        return float(spec.gamma ** sum(epoch >= milestone for milestone in spec.milestones))
+    if spec.schedule == "step":
+        return float(spec.gamma ** (epoch // spec.step_size))
     if spec.schedule == "cosine":
-        return spec.lr * (1 + math.cos(math.pi * progress)) / 2
-    assert spec.schedule == "linear"
-    return spec.lr * (1 - progress)
+        return (1 + math.cos(math.pi * progress)) / 2
+    if spec.schedule == "linear":
+        return 1 - progress
+    assert spec.schedule == "constant"
+    return 1.0

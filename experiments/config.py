@@ -121,15 +121,20 @@ def levels_of(settings: DictConfig) -> dict[str, Any]:
     return dict(_flat(OmegaConf.to_container(settings.factors), ""))
 
 
+def plain(value: Any) -> Any:
+    """A setting's value as plain Python."""
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
 def _collect(node: DictConfig, name: str, path: str, found: dict[str, Any]) -> None:
     if OmegaConf.is_missing(node, name):
         return
     value = node[name]
     if isinstance(value, DictConfig):
         for key in value:
-            _collect(value, str(key), f"{path}.{key}", found)
+            _collect(value, str(key), f"{path}.{key!s}", found)
     else:
-        found[path] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        found[path] = plain(value)
 
 
 def _flat(node: Any, path: str) -> list[tuple[str, Any]]:

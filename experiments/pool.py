@@ -59,7 +59,9 @@ class Pool(Protocol):
     A run ends with its outcome, or is lost; either way `wait` tells it once, and no run is silent for ever.
     """
 
-    slots: Sequence[Slot]
+    @property
+    def slots(self) -> Sequence[Slot]:
+        """Room for runs; does not change."""
 
     def start(self, slot: Slot, job: Any, log: str) -> None:
         """Start a job in a free slot; what it prints goes to the end of the file `log`."""

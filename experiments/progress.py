@@ -47,9 +47,10 @@ class Display:
         self._slots, self._begun = slots, time.monotonic()
         places = f"{len(slots)} slot{'s' if len(slots) > 1 else ''} ({', '.join(sorted({s.name for s in slots}))})"
         self._console.print(
-            f"[bold]{plan.experiment}[/]: {len(plan.variants)} variants x {len(plan.seeds)} seeds = {self._total} cells, "
-            f"{done} done, {waiting} to run on {places}",
+            f"[bold]{plan.experiment}[/]: {len(plan.variants)} variants x {len(plan.seeds)} seeds = "
+            f"{self._total} cells, {done} done, {waiting} to run on {places}",
             highlight=False,
+            soft_wrap=True,
         )
         if waiting and self._console.is_terminal:
             self._live = Live(self._render(), console=self._console, refresh_per_second=4, transient=True)
@@ -95,14 +96,8 @@ class Display:
 
     def _render(self) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for heading, justify in (
-            ("slot", "left"),
-            ("cell", "left"),
-            ("epoch", "right"),
-            ("", "left"),
-            ("error", "right"),
-        ):
-            table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+        for heading in ("slot", "cell", "epoch", "", "error"):
+            table.add_column(heading, justify="right" if heading in ("epoch", "error") else "left")
         for slot in self._slots:
             row = self._rows.get(slot.index)
             if row is None:

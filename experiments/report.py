@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from statistics import fmean
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +27,7 @@ EXAMPLES = """\
 [bold]python -m experiments.run grid=methods plan=true[/]               its cells and their cost; runs nothing
 [bold]python -m experiments.run grid=methods benchmark=cifar100 data.root=/data seeds=3 pool.gpus=all[/]
 [bold]python -m experiments.run grid=depths epochs=5 factors.arch=\\[resnet8][/]   other settings, other levels
-[bold]python -m experiments.run grid=my_grid grid_dir=my_grids[/]       a grid of your own, from my_grids/my_grid.yaml"""
+[bold]python -m experiments.run grid=my_grid grid_dir=my_grids[/]       your own, my_grids/my_grid.yaml"""
 
 
 def catalogue(console: Console) -> None:
@@ -148,7 +149,7 @@ def _state(found: dict[str, records.CellRecord], cell_id: str) -> str:
     return "done" if record.state == records.DONE else "failed"
 
 
-def _seconds(plan: Plan, runs: store.pd.DataFrame, flops: dict[str, int]) -> dict[str, float]:
+def _seconds(plan: Plan, runs: pd.DataFrame, flops: dict[str, int]) -> dict[str, float]:
     """Seconds that a cell takes, by variant: as its done cells took, or by its operations as others of the plan did."""
     done = runs[(runs[schema.PLAN] == plan.plan_id) & (runs["status"] == records.DONE)]
     if done.empty:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments import config, report
@@ -55,12 +55,11 @@ def _run(settings: DictConfig, console: Console) -> int:
     check_retry(settings.retry)
     stores = Stores(root=Path(settings.store))
     root = None if settings.data.root is None else Path(settings.data.root).expanduser().resolve()
-    seeds = OmegaConf.to_container(settings.seeds) if OmegaConf.is_config(settings.seeds) else settings.seeds
     request = Request(
         grid=settings.grid,
         benchmark=settings.benchmark,
         recipe=settings.recipe,
-        seeds=seeds,
+        seeds=config.plain(settings.seeds),
         overrides=config.overrides_of(settings),
         levels=config.levels_of(settings),
         data_root=root,
@@ -136,11 +135,12 @@ def _signals(scheduler: Scheduler) -> Iterator[None]:
 
 
 def _slots(pool: DictConfig) -> list[Slot]:
-    asked = OmegaConf.to_container(pool.gpus) if OmegaConf.is_config(pool.gpus) else pool.gpus
     threads = _at_least(pool.threads, 1, "pool.threads")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cpu_slots = _at_least(pool.cpu_slots, 0, "pool.cpu_slots") or max(1, cores // threads)
-    return slots(choose_gpus(asked), _at_least(pool.slots_per_gpu, 1, "pool.slots_per_gpu"), cpu_slots)
+    return slots(
+        choose_gpus(config.plain(pool.gpus)), _at_least(pool.slots_per_gpu, 1, "pool.slots_per_gpu"), cpu_slots
+    )
 
 
 def _at_least(value: int, least: int, name: str) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import torch
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
@@ -38,6 +40,8 @@ class Tracker:
 
     def __init__(self, stores: Stores) -> None:
         self._artifacts = stores.artifacts
+        for name in ("mlflow", "alembic"):  # they tell about every table that they make
+            logging.getLogger(name).setLevel(logging.WARNING)
         try:
             self._client = MlflowClient(tracking_uri=stores.tracking_uri)
             self._client.search_experiments(max_results=1)

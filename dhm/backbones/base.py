@@ -148,7 +148,7 @@ class SeededDropout(nn.Module):
         self.generator: torch.Generator | None = None
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps with each value dropped with the probability, the others scaled up; the maps themselves in evaluation."""
+        """Maps with values dropped and the others scaled up; in evaluation the maps themselves."""
         if not self.training:
             return maps
         assert self.generator is not None, "seed_dropout was not called"

@@ -13,7 +13,7 @@ mimicking_weights = GRIDS.register(
         name="mimicking_weights",
         title="Mimicking weight and temperature",
         question="How does the error depend on the mimicking weight alpha and the temperature T?",
-        reading="The baseline is DSL: the same branches without mimicking, which DHM with alpha = 0 equals bit for bit.",
+        reading="The baseline is DSL: the same branches without mimicking. DHM with alpha = 0 equals it bit for bit.",
         factors={
             "method": ["dsl", "dhm"],
             "mimic.alpha": [0.1, 0.5, 1.0, 2.0],

@@ -27,10 +27,8 @@ STOP = "stop"
 
 def slots(gpus: Sequence[str], slots_per_gpu: int, cpu_slots: int) -> list[Slot]:
     """The slots of some GPUs, interleaved so that runs spread over them first; without GPUs those of the CPU."""
-    if gpus:
-        places = [("cuda", gpu) for _ in range(slots_per_gpu) for gpu in gpus]
-    else:
-        places = [("cpu", "")] * cpu_slots
+    on_gpus = [("cuda", gpu) for _ in range(slots_per_gpu) for gpu in gpus]
+    places = on_gpus or [("cpu", "")] * cpu_slots
     return [Slot(index=index, device=device, visible=visible) for index, (device, visible) in enumerate(places)]
 
 

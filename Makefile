@@ -1,0 +1,54 @@
+# Every target sets up what it needs, once, in .venv; `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help run test test-slow check format ui report bench clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+STORE := results/store
+PORT ?= 5000
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; name one with PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+run: $(READY) ## ablate branch positions on the embedded benchmark, then build tables and figures (GRID=..., ARGS=...)
+	$(BIN)/python -m experiments.run grid=$(or $(GRID),branch_positions) $(ARGS)
+
+test: $(READY) ## run the tests (ARGS=... for pytest)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-slow: $(READY) ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(READY) ## ruff and strict mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## let ruff mend what it can
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+ui: $(READY) ## open MLflow on the recorded runs (PORT=5000)
+	@test -f $(STORE)/mlflow.db || { echo "nothing is recorded yet: make run" >&2; exit 1; }
+	@echo "http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning"
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+	  $(BIN)/mlflow server --backend-store-uri sqlite:///$(STORE)/mlflow.db --host 127.0.0.1 --port $(PORT)
+
+report: $(READY) ## rebuild every table and figure from the recorded runs
+	$(BIN)/python -m analysis.build
+
+bench: $(READY) ## measure what a run spends outside training
+	$(BIN)/python -m benchmarks.overhead
+
+clean: ## remove the virtual environment and caches; recorded runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
