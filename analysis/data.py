@@ -11,7 +11,7 @@ from analysis import coverage, schema, store
 from analysis.plan import Plan
 
 METRICS = (schema.TEST_TOP1,)  # the curves that figures draw
-_NAMED = 8  # cells that a message names
+_NAMED = 8  # variants that a message names
 
 
 class IncompleteError(ValueError):
@@ -67,8 +67,7 @@ class GridData:
         told = []
         absent = frame[~frame["run_id"].isin(self._usable["run_id"])]
         if len(absent):
-            cells = [f"{row['variant']} seed {row['seed']} ({_why(row)})" for row in records(absent)]
-            told.append(f"{len(absent)} of {len(frame)} cells are absent: {_listing(cells)}.")
+            told.append(f"{len(absent)} of {len(frame)} cells are absent: {_listing(absent)}.")
         codes = sorted(map(str, self._usable[schema.CODE].unique()))
         if len(codes) > 1:
             told.append(f"Cells were made by {len(codes)} codes ({', '.join(codes)}) and are not comparable.")
@@ -120,6 +119,14 @@ def _why(row: dict[str, Any]) -> str:
     return f"{row['state']}: {row['why']}" if row["why"] else str(row["state"])
 
 
-def _listing(items: Sequence[str]) -> str:
-    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
-    return ", ".join(items[:_NAMED]) + more
+def _listing(absent: pd.DataFrame) -> str:
+    """Name cells, those of one variant and one reason together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in records(absent):
+        groups.setdefault((row["variant"], _why(row)), []).append(str(row["seed"]))
+    told = [
+        f"{variant} seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)} ({why})"
+        for (variant, why), seeds in groups.items()
+    ]
+    more = sum(map(len, list(groups.values())[_NAMED:]))
+    return "; ".join(told[:_NAMED]) + (f"; and {more} more" if more else "")

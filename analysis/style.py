@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,7 +124,10 @@ def finish(
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     narrow = made.get_figwidth() < 5
-    made.suptitle(title, fontsize=8.5 if narrow else 9.5, fontweight="bold")
+    size = 8.5 if narrow else 9.5
+    # A bold letter is about two thirds as wide as its size.
+    wrapped = textwrap.fill(title, int(made.get_figwidth() * 72 / (size * 0.68)))
+    made.suptitle(wrapped, fontsize=size, fontweight="bold")
     # Letters of 7 points are about 4 points wide; a key needs 34 points beside them.
     room = made.get_figwidth() * 72 / (4 * max(map(len, found), default=1) + 34)
     rows = -(-len(found) // max(1, int(room))) or 1

@@ -42,7 +42,7 @@ def build(grid: GridData) -> Figure:
                 axes.tick_params(left=False, labelleft=False)
             if len(panels) > 1:
                 axes.set_title(panel)
-        detail = f"mean and 95 % interval, {len(plan.seeds)} seeds; paired differences: see the table"
+        detail = f"mean, 95 % interval, {len(plan.seeds)} seeds; paired verdicts are in the table"
         style.finish(figure, f"{plan.title} on {plan.benchmark}", detail, warning=grid.warning)
     return figure
 

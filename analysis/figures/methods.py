@@ -1,10 +1,16 @@
 """How the methods compare: every seed's error, joined across methods, beside the mean and its interval."""
 
+import textwrap
+from typing import Any
+
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import effects, style
 from analysis.data import GridData, records
+
+_SEED: dict[str, Any] = {"color": "#bbbbbb", "marker": "o", "markersize": 2.2, "linewidth": 0.7}
+_LEVEL = 8  # labels that stand upright side by side
 
 
 def build(grid: GridData) -> Figure:
@@ -13,34 +19,29 @@ def build(grid: GridData) -> Figure:
     rows = records(effects.effects(grid))
     by_seed = [grid.by_seed(row["variant"]) for row in rows]
     with style.look():
-        figure = style.figure(max(style.COLUMN, 0.55 * len(rows) + 0.6), 2.7)
+        figure = style.figure(style.COLUMN if len(rows) <= 4 else style.DOUBLE, 2.9)
         axes = figure.add_subplot()
         for seed in plan.seeds:
             joined = [(x, errors[seed]) for x, errors in enumerate(by_seed) if seed in errors]
-            axes.plot(*zip(*joined, strict=True), "-o", color="#bbbbbb", linewidth=0.7, ms=2.2, zorder=1)
+            axes.plot([x for x, _ in joined], [error for _, error in joined], zorder=1, **_SEED)
         for x, row in enumerate(rows):
             method = plan.variant(row["variant"]).method
             colour = style.COLOURS[method]
             axes.plot([x, x], [row["mean_low"], row["mean_high"]], color=colour, linewidth=1.8, zorder=2)
             axes.plot([x], [row["mean"]], style.MARKERS[method], color=colour, ms=7, zorder=3)
-            if row["against"] is not None:
-                axes.annotate(
-                    row["verdict"].replace(" ", "\n") if len(rows) > 3 else row["verdict"],
-                    (x, 0.985),
-                    xycoords=("data", "axes fraction"),
-                    ha="center",
-                    va="top",
-                    fontsize=7,
-                    color=style.INK,
-                )
-        axes.margins(x=0.18, y=0.14)
-        axes.set_xticks(range(len(rows)), [row["variant"] for row in rows])
-        if len(rows) > 5:
-            axes.tick_params(axis="x", rotation=30)
+        axes.margins(x=0.5 / len(rows))
+        labels = [f"{row['variant']}\n{textwrap.fill(row['verdict'] or 'baseline', 14)}" for row in rows]
+        if len(rows) > _LEVEL:
+            labels = [row["variant"] for row in rows]
+            axes.tick_params(axis="x", rotation=90)
+        axes.set_xticks(range(len(rows)), labels)
         axes.grid(visible=False, axis="x")
         axes.set_ylabel(style.ERROR)
-        detail = "mean and 95 % interval; verdicts are paired by seed"
-        seeds = Line2D([], [], color="#bbbbbb", marker="o", markersize=2.2, linewidth=0.7, label="one seed")
-        title = f"{plan.title} on {plan.benchmark}"
-        style.finish(figure, title, detail, warning=grid.warning, handles=[seeds])
+        style.finish(
+            figure,
+            f"{plan.title} on {plan.benchmark}",
+            "mean and 95 % interval; verdicts are paired by seed",
+            warning=grid.warning,
+            handles=[Line2D([], [], label="one seed", **_SEED)],
+        )
     return figure

@@ -1,9 +1,11 @@
 """Renders a table as Markdown, CSV and LaTeX (booktabs)."""
 
+import textwrap
 from collections.abc import Callable
 
-from analysis.tables.table import Table
+from analysis.tables.table import Column, Table
 
+_HEAD = 12  # letters in a line of a stacked head
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
@@ -31,21 +33,27 @@ def csv(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""Return a `table` environment; the document needs `\usepackage{booktabs}`."""
+    r"""Return a `table` environment; the document needs `\usepackage{booktabs,graphicx}`.
+
+    Letters are small and heads stacked, so that most tables fit a page; what does not is scaled down to it.
+    """
     align = "".join(column.align for column in table.columns)
     lines = [
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escape(table.caption)}}}",
         rf"\label{{tab:{table.name}}}",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{4pt}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{align}}}",
         r"\toprule",
-        " & ".join(escape(column.title) for column in table.columns) + r" \\",
+        " & ".join(_stacked(column) for column in table.columns) + r" \\",
         r"\midrule",
         # An opening bracket right after \\ would be taken for its optional argument.
         *(" & ".join("{}" + t if t.startswith("[") else t for t in map(escape, row)) + r" \\" for row in table.shown()),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
@@ -57,6 +65,14 @@ FORMATS: dict[str, Callable[[Table], str]] = {".md": markdown, ".csv": csv, ".te
 def escape(text: str) -> str:
     """Return text with what LaTeX would interpret written out."""
     return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def _stacked(column: Column) -> str:
+    lines = [escape(line) for line in textwrap.wrap(column.title, _HEAD, break_long_words=False)]
+    if len(lines) == 1:
+        return lines[0]
+    text = r" \\ ".join(lines)
+    return rf"\shortstack[{column.align}]{{{text}}}"
 
 
 def _bar(text: str) -> str:

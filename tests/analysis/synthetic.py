@@ -41,12 +41,15 @@ def mimicking_weights() -> list[dict[str, Any]]:
         variant(
             f"dhm alpha {alpha:g} T {t:g}",
             "dhm",
-            {"mimic.alpha": alpha, "mimic.temperature": t},
+            {"method": "dhm", "mimic.alpha": alpha, "mimic.temperature": t},
             shift=-2.0 * math.exp(-(math.log2(max(alpha, 0.06)) ** 2) / 4) - 0.3 * (t == 2.0),
         )
         for alpha, t in itertools.product((0.0, 0.1, 0.5, 1.0, 2.0, 5.0), (1.0, 2.0, 4.0))
     ]
-    return [variant("plain", "plain", {"mimic.alpha": None, "mimic.temperature": None}, role="baseline"), *arms]
+    return [
+        variant("dsl", "dsl", {"method": "dsl", "mimic.alpha": None, "mimic.temperature": None}, role="baseline"),
+        *arms,
+    ]
 
 
 def depths() -> list[dict[str, Any]]:

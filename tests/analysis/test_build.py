@@ -48,7 +48,6 @@ def test_build_writes_everything_and_again_the_same_bytes(uri: str, tmp_path: Pa
         f"coverage{suffix}" for suffix in (".md", ".csv", ".tex", ".json")
     } == set(first)
     assert not [name for name in first if Path(name).name.startswith(".")]
-    build.build(uri, tmp_path / "b", ["methods-1"])
     build.build(uri, tmp_path / "b")
     assert contents(tmp_path / "b") == first
 

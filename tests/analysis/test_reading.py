@@ -35,9 +35,9 @@ def test_the_frame_has_a_row_a_cell_with_types(uri: str) -> None:
     assert set(frame["status"]) == {"FINISHED"} and set(frame[schema.EPOCHS]) == {15}
     row = frame[frame[schema.VARIANT] == "dhm alpha 0.5 T 2"].iloc[0]
     assert row["factor.mimic.alpha"] == 0.5 and isinstance(row["factor.mimic.alpha"], float)
-    plain = frame[frame[schema.VARIANT] == "plain"].iloc[0]
-    assert plain["factor.mimic.alpha"] is None and plain[schema.SOURCE_RUN] is None
-    assert plain[schema.COMMIT] == synthetic.COMMIT
+    baseline = frame[frame[schema.VARIANT] == "dsl"].iloc[0]
+    assert baseline["factor.mimic.alpha"] is None and baseline[schema.SOURCE_RUN] is None
+    assert baseline[schema.COMMIT] == synthetic.COMMIT
     assert frame[schema.FINAL_TOP1].between(5, 25).all()
     assert (frame["end_time"] - frame["start_time"]).dt.total_seconds().between(59, 61).all()
 
