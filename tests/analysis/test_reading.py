@@ -1,3 +1,4 @@
+import shutil
 import time
 from pathlib import Path
 
@@ -103,12 +104,15 @@ def test_reading_makes_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-def test_a_thousand_runs_are_read_in_seconds(uri: str) -> None:
+def test_a_thousand_runs_are_read_in_seconds(uri: str, tmp_path: Path) -> None:
+    shutil.copy(uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri)
     plan = {**synthetic.plan_record("methods", plan_id="large", seeds=334), "benchmark": "large"}
     synthetic.write_grid(client, plan)
     start = time.perf_counter()
     frame = store.runs(uri, plan_of(uri, "large"))
     curves = store.curves(uri, frame, [schema.TEST_TOP1])
+    taken = time.perf_counter() - start
     assert (len(frame), len(curves)) == (1002, 15030)
-    assert time.perf_counter() - start < 10
+    assert taken < 10  # 1.2 s on two cores
