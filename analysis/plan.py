@@ -20,7 +20,7 @@ class VariantRecord:
     method: str
     arch: str
     factors: Mapping[str, Level]
-    against: str | None = None  # what it is compared with, where the plan says so
+    baseline: str | None = None  # what it is compared with, where the plan says so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +112,8 @@ class Plan:
         plan's baseline.
         """
         variant = self.variant(name)
-        if variant.against in self.names:
-            return str(variant.against)
+        if variant.baseline in self.names:
+            return str(variant.baseline)
         arch = variant.arch
         own = [v.name for v in self.variants if v.role == BASELINE and v.arch == arch]
         return own[0] if own and self.baseline not in own else self.baseline
@@ -125,7 +125,7 @@ class Plan:
 
 def _variant_fields(item: Mapping[str, Any]) -> dict[str, Any]:
     needed = {key: item[key] for key in ("name", "recipe_id", "role", "method", "arch", "factors")}
-    return needed | {"against": item.get("against")}
+    return needed | {"baseline": item.get("baseline")}
 
 
 def folder(plan: Plan, plans: Sequence[Plan]) -> str:

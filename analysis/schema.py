@@ -72,7 +72,7 @@ ERROR_FILE = "error.txt"  # the whole trace of a failure
 #   figures (names of modules in analysis/figures),
 #   variants: list of {name, recipe_id, role, method, arch,
 #                      factors ({name: level, or null where it does not apply}),
-#                      against (name of the baseline that it is compared with; null for a baseline)}
+#                      baseline (name of the variant that it is compared with; null for a baseline)}
 PLAN_TAG = "plan"
 PLAN_TAG_SIZE = 4900
 NOTE_TAG = "mlflow.note.content"

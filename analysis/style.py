@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import seaborn as sns
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -94,6 +95,12 @@ def marker(index: int) -> str:
 def dash(index: int) -> str | tuple[int, tuple[float, ...]]:
     """Return the line style of the nth of several series."""
     return _CYCLE_LINES[index % len(_CYCLE_LINES)]
+
+
+def percent(axes: Axes) -> None:
+    """Keep an axis of errors between 0 and 100, whatever the intervals reach."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0), min(high, 100))
 
 
 def say(factor: str, value: object) -> str:

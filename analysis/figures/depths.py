@@ -29,19 +29,22 @@ def build(grid: GridData) -> Figure:
     archs = list(dict.fromkeys(variant.arch for variant in plan.variants))
     panels = archs if factor == BRANCH else [""]
     with style.look():
-        figure = style.figure(style.COLUMN if len(panels) == 1 else style.DOUBLE, 2.8)
+        columns = min(3, len(panels))
+        lines = -(-len(panels) // columns)
+        figure = style.figure(style.COLUMN if columns == 1 else style.DOUBLE, 1.0 + 1.8 * lines)
         for index, panel in enumerate(panels):
             shared = figure.axes[0] if index else None
-            axes = figure.add_subplot(1, len(panels), index + 1, sharey=shared)
+            axes = figure.add_subplot(lines, columns, index + 1, sharex=shared, sharey=shared)
             members = [variant for variant in plan.variants if panel in ("", variant.arch)]
             _panel(axes, members, rows, factor, levels)
-            axes.set_xlabel("depth of the side branches (× as released)" if factor == BRANCH else "backbone")
-            if index == 0:
+            axes.set_xlabel("depth of branches (×)" if factor == BRANCH else "backbone")
+            if index % columns == 0:
                 axes.set_ylabel(style.ERROR)
             else:
                 axes.tick_params(left=False, labelleft=False)
             if len(panels) > 1:
                 axes.set_title(panel)
+        style.percent(figure.axes[0])
         detail = f"mean, 95 % interval, {len(plan.seeds)} seeds; paired verdicts are in the table"
         style.finish(figure, f"{plan.title} on {plan.benchmark}", detail, warning=grid.warning)
     return figure

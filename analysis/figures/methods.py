@@ -37,6 +37,7 @@ def build(grid: GridData) -> Figure:
         axes.set_xticks(range(len(rows)), labels)
         axes.grid(visible=False, axis="x")
         axes.set_ylabel(style.ERROR)
+        style.percent(axes)
         style.finish(
             figure,
             f"{plan.title} on {plan.benchmark}",

@@ -33,8 +33,10 @@ def build(grid: GridData) -> Figure:
             baselines = list(dict.fromkeys(plan.baseline_of(arm.name) for arm in shown)) or [plan.baseline]
             for place, name in enumerate(baselines):
                 dash = style.LINES["plain"] if len(baselines) == 1 else style.dash(place)
-                look = {"color": style.COLOURS[plan.variant(name).method], "linestyle": dash}
-                _draw(axes, curves, name, name, look)
+                method = plan.variant(name).method
+                look = {"color": style.COLOURS[method], "linestyle": dash}
+                # Where each panel has its own, its title says which it is.
+                _draw(axes, curves, name, method if factor == schema.ARCH and len(baselines) == 1 else name, look)
             for arm in shown:
                 _draw(axes, curves, arm.name, *_series(plan, arms, arm, factor))
             if factor:

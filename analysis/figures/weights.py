@@ -60,6 +60,7 @@ def build(grid: GridData) -> Figure:
         axes.grid(visible=False, axis="x")
         axes.set_xlabel("weight of mimicking, alpha (levels evenly spaced)")
         axes.set_ylabel(style.ERROR)
+        style.percent(axes)
         detail = f"mean, 95 % interval, {len(plan.seeds)} seeds; paired verdicts are in the table"
         style.finish(figure, f"{plan.title} on {plan.benchmark}", detail, warning=grid.warning)
     return figure

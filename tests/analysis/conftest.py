@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-import synthetic
 from mlflow import MlflowClient
 
 import analysis.store  # noqa: F401  (turns telemetry off before mlflow is imported)
+from tests.analysis import synthetic
 
 COMPLETE = ("branch_positions", "mimicking_weights", "depths", "methods")
 

@@ -54,7 +54,7 @@ def mimicking_weights() -> list[dict[str, Any]]:
 
 def depths() -> list[dict[str, Any]]:
     found = []
-    for arch, offset in (("resnet8", 0.0), ("resnet14", -3.0)):
+    for arch, offset in (("resnet8", 0.0), ("resnet14", -3.0), ("resnet20", -4.0)):
         blank = {"arch": arch, "method": "plain", "branch_depth": None}
         found.append(variant(f"plain {arch}", "plain", blank, shift=offset, role="baseline", arch=arch))
         for method, depth in itertools.product(("dsl", "dhm"), (0.5, 1, 2)):

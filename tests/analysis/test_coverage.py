@@ -2,13 +2,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import synthetic
 
 from analysis import coverage, schema
 from analysis.data import GridData, IncompleteError
 from analysis.plan import Plan
 from analysis.summary import summary
 from analysis.tables import comparison
+from tests.analysis import synthetic
 
 
 def plan(seeds: int = 3) -> Plan:

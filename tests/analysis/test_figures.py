@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import matplotlib as mpl
 import numpy as np
@@ -40,6 +41,10 @@ def test_every_figure_is_readable(grids: dict[str, GridData], name: str) -> None
     box = figure.get_tightbbox()
     assert box.x0 > -0.02 and box.y0 > -0.02
     assert box.x1 < figure.get_figwidth() + 0.02 and box.y1 < figure.get_figheight() + 0.02
+    # and nothing is written over anything else
+    words = [axes.xaxis.label for axes in figure.axes if axes.get_xlabel()] + figure.legends
+    boxes = [item.get_window_extent() for item in words]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     assert dict(mpl.rcParams) == before
 
 

@@ -4,11 +4,11 @@ import subprocess
 import sys
 
 import pytest
-import synthetic
 
 from analysis.plan import Plan, folder
 from analysis.plan_record import decode_plan, encode_plan, plan_ids
 from analysis.schema import PLAN_TAG_SIZE
+from tests.analysis import synthetic
 
 
 def long_plan(variants: int) -> dict[str, object]:
@@ -78,7 +78,7 @@ def test_each_arm_is_compared_with_the_baseline_of_its_backbone() -> None:
     assert made.baseline_of("dhm resnet14 depth 2") == "plain resnet14"
     assert made.baseline_of("dhm resnet8 depth 2") == "plain resnet8"
     # What the plan says itself counts more.
-    record["variants"][3]["against"] = "plain resnet14"
+    record["variants"][3]["baseline"] = "plain resnet14"
     told = Plan.from_record(record, experiment="digits/depths", experiment_id="1")
     assert told.baseline_of(record["variants"][3]["name"]) == "plain resnet14"
 

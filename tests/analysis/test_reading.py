@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import synthetic
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from analysis import schema, store
 from analysis.plan import Plan
+from tests.analysis import synthetic
 
 
 def plan_of(uri: str, plan_id: str) -> Plan:

@@ -58,7 +58,7 @@ def test_depths_compares_each_backbone_with_its_own_baseline(grids: dict[str, Gr
     expected = (errors(grid, "dhm resnet14 depth 2") - errors(grid, "plain resnet14")).mean()
     assert row["against"] == "plain resnet14" and row["difference"] == pytest.approx(expected)
     assert "against" in [column.title for column in table.columns]
-    assert list(table.frame["variant"][:2]) == ["plain resnet8", "plain resnet14"]
+    assert list(table.frame["variant"][:3]) == ["plain resnet8", "plain resnet14", "plain resnet20"]
 
 
 def test_cost_checks_the_claim_about_inference(grids: dict[str, GridData]) -> None:
@@ -78,7 +78,7 @@ def test_cost_checks_the_claim_about_inference(grids: dict[str, GridData]) -> No
 
 def test_coverage_counts_the_cells_of_every_plan(grids: dict[str, GridData]) -> None:
     table = coverage.build(list(grids.values()))
-    assert list(table.frame["cells"]) == list(table.frame["done"]) == [35, 42, 15, 57]
+    assert list(table.frame["cells"]) == list(table.frame["done"]) == [35, 63, 15, 57]
     assert {row["state"] for row in table.sources["methods-1"]} == {"done"}
 
 
