@@ -1,6 +1,7 @@
 """A plan as analysis sees it: the cells of a grid over one base recipe, their names and their baseline."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -91,8 +92,10 @@ class Plan:
     @property
     def command(self) -> str:
         """What to type to do the cells that are not done."""
-        words = [f"grid={self.grid}", f"benchmark={self.benchmark}", *self.overrides]
-        return "python -m experiments.run " + " ".join(words)
+        counted = self.seeds == tuple(range(len(self.seeds)))
+        seeds = len(self.seeds) if counted else str(list(self.seeds)).replace(" ", "")
+        words = [f"grid={self.grid}", f"benchmark={self.benchmark}", *self.overrides, f"seeds={seeds}"]
+        return "python -m experiments.run " + shlex.join(words)
 
     def variant(self, name: str) -> VariantRecord:
         """Return a variant by its name. ValueError lists the names."""

@@ -31,7 +31,11 @@ def build(grid: GridData) -> Table:
         name=f"{grid.plan.benchmark}-{grid.plan.grid}-comparison",
         frame=frame.drop(columns=["mean_low", "mean_high"]),
         columns=tuple(columns),
-        caption=_caption(grid, int(frame["p"].notna().sum()), sorted(frame["against"].dropna().unique())),
+        caption=_caption(
+            grid,
+            int(frame["p"].notna().sum()),
+            [str(name) for name in frame["against"].dropna().unique()] or [grid.plan.baseline],
+        ),
         sources=sources,
     )
 
@@ -54,7 +58,7 @@ def _caption(grid: GridData, tests: int, baselines: list[str]) -> str:
     told = [
         f"{plan.title} on {plan.benchmark}.",
         f"Error of the last epoch, mean ± standard deviation over {seed_words(plan.seeds)}.",
-        f"Differences are to {', '.join(baselines) or plan.baseline}, in percentage points, paired by seed; below "
+        f"Differences are to {baselines[0] if len(baselines) == 1 else 'the baseline named'}, in percentage points, paired by seed; below "
         "zero is better. Intervals are Student's, each for itself.",
     ]
     if tests:

@@ -83,6 +83,12 @@ def test_each_arm_is_compared_with_the_baseline_of_its_backbone() -> None:
     assert told.baseline_of(record["variants"][3]["name"]) == "plain resnet14"
 
 
+def test_the_command_that_completes_a_plan_can_be_typed() -> None:
+    told = plan(seeds=[0, 1], overrides=["factors.arch=[resnet8]"]).command
+    assert told == "python -m experiments.run grid=methods benchmark=digits 'factors.arch=[resnet8]' seeds=2"
+    assert plan(seeds=[0, 4]).command.endswith("'seeds=[0,4]'")
+
+
 def test_plans_of_one_grid_have_folders_of_their_own() -> None:
     old, new = plan(plan_id="old", updated=1.0), plan(plan_id="new", updated=2.0)
     changed = plan(plan_id="more", overrides=["optim.epochs=2"], updated=3.0)
