@@ -125,8 +125,7 @@ class Scheduler:
         self._networks: dict[Recipe, tuple[cost.Cost, dict[str, Any]]] = {}
         self._epochs: dict[str, int] = {}
         self._lost: collections.Counter[str] = collections.Counter()
-        self._traces: dict[str, set[str]] = collections.defaultdict(set)
-        self._alike: collections.Counter[str] = collections.Counter()
+        self._alike: dict[str, list[str]] = collections.defaultdict(list)
         self._experiment_id = ""
         self._stop_reason: str | None = None
         self.outcome = Outcome()
@@ -280,36 +279,39 @@ class Scheduler:
             queue.tell_done(trial, outcome.top1_error)
             self.outcome.done += 1
             self.outcome.trained += 1
-        elif isinstance(outcome, Failed) and not self._may_retry(cell, outcome):
-            self._tracker.close_failed(run_id, outcome.failure, outcome.message, outcome.trace)
-            queue.tell_failed(trial, outcome.message)
-            self._note_failure(cell, outcome.message)
-            self._watch_traces(cell, outcome)
-        elif isinstance(outcome, Stopped) or self._stop_reason is not None or self._may_retry(cell, event):
+        elif isinstance(outcome, Stopped) or self._may_go_on(cell, event):
             self._tracker.close_interrupted(run_id)
-            why = "asked to stop" if isinstance(outcome, Stopped) else event.lost or outcome.message
-            queue.tell_failed(trial, f"interrupted: {why}")
+            queue.tell_failed(trial, f"interrupted: {event.lost or outcome}")
             queue.put(cell.cell_id, dict(cell.variant.factors))
         else:
-            message = f"the run was lost {self._lost[cell.cell_id]} times without getting further ({event.lost})"
-            self._tracker.close_failed(run_id, schema.ERROR, message, message)
-            queue.tell_failed(trial, message)
-            self._note_failure(cell, message)
+            failure = outcome if isinstance(outcome, Failed) else self._lost_for_good(cell, event)
+            self._tracker.close_failed(run_id, failure.failure, failure.message, failure.trace)
+            queue.tell_failed(trial, failure.message)
+            self._note_failure(cell, failure.message)
+            self._watch_traces(cell, failure)
         self._display.ended(event.slot, cell, outcome, event.lost)
 
-    def _may_retry(self, cell: Cell, how: Ended | Failed) -> bool:
+    def _may_go_on(self, cell: Cell, event: Ended) -> bool:
         """Only where it may help: a run that was killed from outside, or that ran out of memory."""
-        if isinstance(how, Failed) and how.failure != schema.OUT_OF_MEMORY:
+        if event.lost is None and event.outcome.failure != schema.OUT_OF_MEMORY:
             return False
+        if event.lost is not None and self._stop_reason is not None:
+            return True
         self._lost[cell.cell_id] += 1
         return self._lost[cell.cell_id] <= self._options.retries
+
+    def _lost_for_good(self, cell: Cell, event: Ended) -> Failed:
+        message = f"the run was lost {self._lost[cell.cell_id]} times without getting further ({event.lost})"
+        return Failed(schema.ERROR, message, message, f"{event.lost} {cell.cell_id}")
 
     def _note_failure(self, cell: Cell, message: str) -> None:
         self.outcome.failed[cell.name] = (message, str(self._stores.log(cell.cell_id)))
 
     def _watch_traces(self, cell: Cell, failure: Failed) -> None:
-        """Stop a study whose cells all fail alike: the mistake is not theirs."""
-        self._alike[failure.message] += 1
-        self._traces[failure.message].add(cell.variant.name)
-        if self._alike[failure.message] >= SAME_TRACE_LIMIT and len(self._traces[failure.message]) > 1:
-            self.stop(f"{self._alike[failure.message]} cells failed alike: {failure.message}")
+        """Stop a study whose cells fail alike: the mistake is not theirs. A loss that diverges is a cell's own."""
+        if failure.failure == schema.NOT_FINITE:
+            return
+        alike = self._alike[failure.place]
+        alike.append(cell.variant.name)
+        if len(alike) >= SAME_TRACE_LIMIT and len(set(alike)) > 1:
+            self.stop(f"{len(alike)} cells failed alike, {failure.place}:\n{failure.trace}")

@@ -7,7 +7,8 @@ from typing import Any
 
 import experiments.grids  # noqa: F401  the registry is filled by importing
 from dhm.cost import on_meta
-from dhm.data import RawData, load
+from dhm.data import Normaliser, RawData, load, split
+from dhm.losses import weights
 from dhm.recipe import replace_at
 from dhm.registry import unknown
 from experiments.benchmarks import BENCHMARKS, Benchmark
@@ -49,10 +50,13 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, RawData]:
     variants = grid.variants(benchmark, overrides=request.overrides, levels=request.levels, recipe=request.recipe)
     for variant in variants:
         on_meta(variant.recipe)
+        weights(variant.recipe)
     if benchmark.needs_root and request.data_root is None:
         raise ValueError(f"benchmark {benchmark.name} reads images from disk: say where they are with data.root=DIR")
     # The image size is the only field of data that changes what is read; a grid that varies it is not offered.
     data = load(variants[0].recipe.data, request.data_root, stores.cache)
+    for spec in {variant.recipe.data for variant in variants}:
+        Normaliser.of(spec, split(data, spec, seeds[0]).train.images)
     return (
         Plan(
             grid=grid,
@@ -78,7 +82,18 @@ def _base(grid: Grid, benchmark: Benchmark, request: Request) -> Any:
 
 def _said(request: Request) -> list[str]:
     recipe = [] if request.recipe == "documented" else [f"recipe={request.recipe}"]
-    return recipe + [f"{path}={value}" for path, value in request.overrides.items()]
+    return recipe + [f"{path}={_written(value)}" for path, value in request.overrides.items()]
+
+
+def _written(value: Any) -> str:
+    """A value as the command line takes it."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
 
 
 def _seeds(asked: int | Sequence[int] | None, grid: Grid) -> list[int]:

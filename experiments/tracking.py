@@ -16,6 +16,7 @@ import torch
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from analysis import schema
 from analysis.plan_record import encode_plan
@@ -45,9 +46,9 @@ class Tracker:
         try:
             self._client = MlflowClient(tracking_uri=stores.tracking_uri)
             self._client.search_experiments(max_results=1)
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError) as error:
             raise ValueError(
-                f"the tracking store {stores.tracking_uri} cannot be opened ({error.message.splitlines()[0]}): "
+                f"the tracking store {stores.tracking_uri} cannot be opened ({str(error).splitlines()[0]}): "
                 "choose another folder with store=DIR, or move the damaged file away"
             ) from error
         self.uri = stores.tracking_uri

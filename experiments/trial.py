@@ -60,11 +60,13 @@ class Failed:
     Args:
         failure: its class, of `schema.FAILURES`.
         message: the last line of the error.
+        place: its type and where it was raised, the same for errors that are the same mistake.
     """
 
     failure: str
     message: str
     trace: str
+    place: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Fai
         return Stopped()
     except Exception as error:
         traceback.print_exc()
-        return Failed(_class_of(error), _last_line(error), traceback.format_exc())
+        return Failed(_class_of(error), _last_line(error), traceback.format_exc(), _place(error))
     return Done(result.final["top1_error"], time.perf_counter() - started)
 
 
@@ -122,6 +124,11 @@ def _class_of(error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return schema.OUT_OF_MEMORY
     return schema.NOT_FINITE if isinstance(error, NotFiniteError) else schema.ERROR
+
+
+def _place(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {frame.filename}:{frame.lineno}"
 
 
 def _last_line(error: Exception) -> str:

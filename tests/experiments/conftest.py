@@ -1,0 +1,67 @@
+"""One small study, run for real, that many tests look at."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from analysis import store as reader
+from experiments.run import main
+
+QUICK = ("epochs=2", "seeds=2", "pool.cpu_slots=2", "pool.gpus=none")
+
+
+@dataclasses.dataclass
+class Workplace:
+    """A folder with a store and results, and the command line on it."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.store / 'mlflow.db'}"
+
+    def run(self, *words: str) -> int:
+        return main([*QUICK, *words, f"store={self.store}", f"results={self.root / 'results'}"])
+
+    def records(self) -> pd.DataFrame:
+        return reader.runs(self.uri)
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty tracking store, which takes seconds to make."""
+    from experiments.stores import Stores
+    from experiments.tracking import Tracker
+
+    stores = Stores(root=tmp_path_factory.mktemp("database"))
+    stores.prepare()
+    Tracker(stores)
+    return stores.root / "mlflow.db"
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, database: Path) -> Workplace:
+    """A place of one's own, with an empty store."""
+    place = Workplace(tmp_path)
+    place.store.mkdir()
+    (place.store / "mlflow.db").write_bytes(database.read_bytes())
+    return place
+
+
+@pytest.fixture(scope="session")
+def methods(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Workplace:
+    """A study of `methods` that ended well; look, and change nothing."""
+    place = Workplace(tmp_path_factory.mktemp("methods"))
+    place.store.mkdir()
+    (place.store / "mlflow.db").write_bytes(database.read_bytes())
+    assert place.run("grid=methods") == 0
+    return place

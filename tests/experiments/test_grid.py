@@ -1,0 +1,175 @@
+import json
+from pathlib import Path
+
+import pytest
+
+import experiments.grids  # noqa: F401
+from dhm.recipe import Recipe, from_dict, replace_at, to_dict
+from experiments.benchmarks import BENCHMARKS
+from experiments.grid import GRIDS, Cell, Grid, Variant, recipe_id
+
+DIGITS = BENCHMARKS.get("digits")
+FROZEN = Path(__file__).with_name("frozen_identities.json")
+
+
+def grid(**changes: object) -> Grid:
+    fields = {
+        "name": "made_up",
+        "title": "Made up",
+        "question": "Which?",
+        "factors": {"method": ["plain", "dsl", "dhm"], "mimic.alpha": [0.5, 1.0]},
+        "baseline": {"method": "plain"},
+    }
+    return Grid(**{**fields, **changes})
+
+
+def by_name(variants: list[Variant]) -> dict[str, Variant]:
+    assert len({variant.name for variant in variants}) == len(variants), "names are unique"
+    return {variant.name: variant for variant in variants}
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS.names())
+@pytest.mark.parametrize("name", GRIDS.names())
+def test_every_grid_on_every_benchmark(name: str, benchmark: str) -> None:
+    variants = by_name(GRIDS.get(name).variants(BENCHMARKS.get(benchmark)))
+    assert len({variant.recipe for variant in variants.values()}) == len(variants)
+    baselines = [variant for variant in variants.values() if variant.baseline is None]
+    assert baselines
+    for variant in variants.values():
+        assert variant.baseline is None or variants[variant.baseline].baseline is None
+        assert from_dict(Recipe, json.loads(json.dumps(to_dict(variant.recipe)))) == variant.recipe
+
+
+def test_the_default_grid_has_seven_variants() -> None:
+    variants = GRIDS.get("branch_positions").variants(DIGITS)
+    assert [variant.name for variant in variants] == [
+        "plain",
+        "dsl at 1",
+        "dsl at 2",
+        "dsl at 1+2",
+        "dhm at 1",
+        "dhm at 2",
+        "dhm at 1+2",
+    ]
+    assert [[branch.after for branch in variant.recipe.branches] for variant in variants] == [
+        [], [1], [2], [1, 2], [1], [2], [1, 2],
+    ]  # fmt: skip
+
+
+def test_a_factor_that_makes_no_difference_has_no_level() -> None:
+    variants = by_name(grid().variants(DIGITS))
+    assert set(variants) == {"plain alpha", "plain", "dsl", "dhm alpha 0.5", "dhm alpha 1"} - {"plain alpha"}
+    assert variants["dsl"].factors == {"method": "dsl", "mimic.alpha": None}
+    assert variants["dhm alpha 0.5"].recipe.mimic.alpha == 0.5
+
+
+def test_an_arm_is_compared_with_the_baseline_that_shares_its_other_levels() -> None:
+    variants = by_name(GRIDS.get("depths").variants(DIGITS))
+    assert variants["resnet14 dhm branches x2"].baseline == "resnet14 plain"
+    assert variants["resnet8 dsl branches x1"].baseline == "resnet8 plain"
+
+
+def test_points_can_be_excluded() -> None:
+    names = by_name(grid(exclude=[{"method": "dhm", "mimic.alpha": 1.0}]).variants(DIGITS))
+    assert "dhm alpha 1" not in names
+    assert "dhm alpha 0.5" in names
+
+
+def test_base_and_overrides_change_every_variant_and_overrides_win() -> None:
+    made = grid(base={"epochs": 7, "optim.lr": 0.3}).variants(DIGITS, overrides={"epochs": 9})
+    assert {(variant.recipe.epochs, variant.recipe.optim.lr) for variant in made} == {(9, 0.3)}
+
+
+def test_an_override_for_mimicking_changes_no_other_arm() -> None:
+    methods = GRIDS.get("methods")
+    before = by_name(methods.variants(DIGITS))
+    after = by_name(methods.variants(DIGITS, overrides={"mimic.alpha": 0.25}))
+    assert before["plain"].recipe == after["plain"].recipe
+    assert before["dsl"].recipe == after["dsl"].recipe
+    assert before["dhm"].recipe != after["dhm"].recipe
+
+
+def test_each_backbone_begins_from_its_own_recipe() -> None:
+    made = grid(factors={"arch": ["resnet110", "wrn_28_10"], "method": ["plain", "dhm"]}).variants(
+        BENCHMARKS.get("cifar100")
+    )
+    recipes = {variant.name: variant.recipe for variant in made}
+    assert recipes["resnet110 plain"].epochs == 164
+    assert recipes["wrn_28_10 plain"].epochs == 200
+    assert recipes["wrn_28_10 plain"].dropout == 0.3
+    released = grid(factors={"arch": ["wrn_28_10"], "method": ["plain"]}).variants(
+        BENCHMARKS.get("cifar100"), recipe="released"
+    )
+    assert released[0].recipe.dropout == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"levels": {"positions": ["1"]}}, ["factor of grid made_up", "positions", "mimic.alpha"]),
+        ({"levels": {"method": []}}, ["method", "no levels"]),
+        ({"levels": {"method": ["dhn"]}}, ["method", "dhn", "Did you mean 'dhm'"]),
+        ({"levels": {"method": ["dsl"]}}, ["no point with its baseline's levels", "method=plain"]),
+        ({"overrides": {"mimic.alpha": 2.0}}, ["mimic.alpha is a factor", "factors.mimic.alpha=[...]"]),
+        ({"overrides": {"optim.lrr": 2.0}}, ["lrr", "Did you mean 'lr'"]),
+        ({"overrides": {"epochs": "many"}}, ["epochs", "whole number", "many"]),
+        ({"overrides": {"arch": "resnet33"}}, ["resnet33", "resnet32"]),
+        ({"recipe": "papers"}, ["recipe", "papers", "documented"]),
+    ],
+)
+def test_mistakes_are_named(asked: dict, words: list[str]) -> None:
+    with pytest.raises(ValueError) as caught:
+        grid().variants(DIGITS, **asked)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [("3", ["stage 3", "1, 2"]), ("1+9", ["stage 9"]), ("1+1", ["1+1"]), ("one", ["one", "'1+2'"]), ("", ["1+2"])],
+)
+def test_nodes_that_do_not_exist_are_refused(level: str, words: list[str]) -> None:
+    with pytest.raises(ValueError) as caught:
+        GRIDS.get("branch_positions").variants(DIGITS, levels={"positions": [level]})
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_identity_depends_on_recipe_data_and_seed_and_on_nothing_else() -> None:
+    recipe = DIGITS.base()
+    variant = Variant(name="a", recipe=recipe, factors={}, baseline=None)
+    cell = Cell(variant=variant, seed=3, fingerprint="f")
+    renamed = Cell(variant=Variant(name="b", recipe=recipe, factors={"x": 1}, baseline="a"), seed=3, fingerprint="f")
+    assert cell.cell_id == renamed.cell_id
+    assert cell.cell_id.endswith("-s3")
+    others = {
+        cell.cell_id,
+        Cell(variant=variant, seed=4, fingerprint="f").cell_id,
+        Cell(variant=variant, seed=3, fingerprint="g").cell_id,
+        recipe_id(replace_at(recipe, "optim.lr", 0.2), "f"),
+        recipe_id(replace_at(recipe, "mimic.alpha", 0.2), "f"),
+    }
+    assert len(others) == 5
+
+
+def test_identities_are_frozen() -> None:
+    """A recipe that was recorded keeps its identity for ever.
+
+    If this fails a default or the way of hashing has changed, and every recorded cell would be trained again. Give the
+    new field a default that changes nothing; a changed default of a benchmark or grid is a new entry in the file.
+    """
+    for entry in json.loads(FROZEN.read_text()):
+        recipe = from_dict(Recipe, entry["recipe"])
+        assert recipe_id(recipe, entry["data"]) == entry["recipe_id"], entry["what"]
+        assert to_dict(recipe) == entry["recipe"], f"{entry['what']}: a default has changed"
+
+
+def test_what_is_frozen_is_what_the_grids_make() -> None:
+    made = {
+        f"{benchmark}/{name}: {variant.name}": to_dict(variant.recipe)
+        for benchmark in BENCHMARKS
+        for name in GRIDS
+        for variant in GRIDS.get(name).variants(BENCHMARKS.get(benchmark))
+    }
+    for entry in json.loads(FROZEN.read_text()):
+        assert made[entry["what"]] == entry["recipe"], entry["what"]

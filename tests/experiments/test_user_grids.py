@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+from experiments.benchmarks import BENCHMARKS
+from experiments.grid import GRIDS
+from experiments.user_grids import read_grid, register_folder
+
+GOOD = """
+question: Does the learning rate matter?
+factors:
+  method: [plain, dhm]
+  optim.lr: [0.05, 0.1]
+baseline: {method: plain}
+exclude:
+  - {method: dhm, optim.lr: 0.05}
+base: {epochs: 4}
+seeds: 2
+figures: [training_curves]
+"""
+
+
+def write(folder: Path, text: str, name: str = "learning_rate.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_a_file_is_a_grid_that_has_its_name(tmp_path: Path) -> None:
+    grid = read_grid(write(tmp_path, GOOD))
+    assert (grid.name, grid.title, grid.seeds) == ("learning_rate", "learning rate", 2)
+    variants = grid.variants(BENCHMARKS.get("digits"))
+    assert [variant.name for variant in variants] == ["plain lr 0.05", "plain lr 0.1", "dhm lr 0.1"]
+    assert variants[2].baseline == "plain lr 0.1"
+    assert {variant.recipe.epochs for variant in variants} == {4}
+
+
+def test_a_folder_adds_its_grids_and_a_name_that_is_taken_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GRIDS, "_values", dict(GRIDS._values))
+    write(tmp_path, GOOD)
+    assert register_folder(tmp_path) == ["learning_rate"]
+    assert "learning_rate" in GRIDS
+    with pytest.raises(ValueError, match=r"learning_rate.*registered already"):
+        register_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- 1", ["mapping", "question"]),
+        ("question: [", ["cannot be read as YAML"]),
+        (GOOD.replace("baseline", "basline"), ["basline", "Did you mean 'baseline'"]),
+        (GOOD.replace("question: Does the learning rate matter?", ""), ["'question' must be given"]),
+        (GOOD.replace("[0.05, 0.1]", "0.1"), ["factors.optim.lr", "list"]),
+        (GOOD.replace("seeds: 2", "seeds: two"), ["seeds", "two"]),
+        (GOOD.replace("  - {method: dhm, optim.lr: 0.05}", "  method: dhm"), ["exclude", "list"]),
+        (GOOD.replace("base: {epochs: 4}", "base: 4"), ["base", "mapping"]),
+    ],
+)
+def test_mistakes_name_the_file_and_the_field(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ValueError) as caught:
+        read_grid(path)
+    for word in (str(path), *words):
+        assert word in str(caught.value)
+
+
+def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such folder"):
+        register_folder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"no \.yaml file"):
+        register_folder(tmp_path)
