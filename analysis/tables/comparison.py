@@ -55,10 +55,11 @@ def _error(row: Row, places: int) -> str:
 
 def _caption(grid: GridData, tests: int, baselines: list[str]) -> str:
     plan = grid.plan
+    against = baselines[0] if len(baselines) == 1 else "the baseline named"
     told = [
         f"{plan.title} on {plan.benchmark}.",
         f"Error of the last epoch, mean ± standard deviation over {seed_words(plan.seeds)}.",
-        f"Differences are to {baselines[0] if len(baselines) == 1 else 'the baseline named'}, in percentage points, paired by seed; below "
+        f"Differences are to {against}, in percentage points, paired by seed; below "
         "zero is better. Intervals are Student's, each for itself.",
     ]
     if tests:
