@@ -258,3 +258,15 @@ def test_a_path_through_a_part_that_is_not_there_changes_nothing() -> None:
 def test_a_replacement_that_cannot_be_is_refused(path: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         replace_at(DHM, path, value)
+
+
+@pytest.mark.xfail(strict=True, raises=OverflowError, reason="a number beyond floats is no ValueError")
+def test_a_number_that_no_float_can_hold_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"^lr: expected a number, got 1000"):
+        from_dict(OptimSpec, {"lr": 10**400})
+
+
+@pytest.mark.xfail(strict=True, reason="only the last part of the path is named")
+def test_a_replacement_of_the_wrong_type_is_named_by_its_whole_path() -> None:
+    with pytest.raises(ValueError, match=r"^optim\.lr: expected a number, got 'x'$"):
+        replace_at(DHM, "optim.lr", "x")
