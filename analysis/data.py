@@ -52,8 +52,8 @@ class GridData:
         """
         if self.remarks and not self.allow_incomplete:
             raise IncompleteError(
-                " ".join(self.remarks) + f" Run `{self.plan.command}` to complete it, or pass --allow-incomplete "
-                "(allow_incomplete=True) to build it as it is, which its caption will say."
+                f"{' '.join(self.remarks)} Run `{self.plan.command}` to complete it, or build it as it is, with a "
+                "caption that says so: allow_incomplete=true, or `python -m analysis.build --allow-incomplete`."
             )
         frame = self._usable
         if frame.empty:

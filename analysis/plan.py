@@ -35,6 +35,7 @@ class Plan:
     question: str
     reading: str
     overrides: tuple[str, ...]
+    levels_chosen: tuple[str, ...]
     factors: Mapping[str, tuple[Level, ...]]
     baseline: str
     seeds: tuple[int, ...]
@@ -58,6 +59,7 @@ class Plan:
                 question=record["question"],
                 reading=record["reading"],
                 overrides=tuple(record["overrides"]),
+                levels_chosen=tuple(record["levels_chosen"]),
                 factors={name: tuple(levels) for name, levels in record["factors"].items()},
                 baseline=record["baseline"],
                 seeds=tuple(int(seed) for seed in record["seeds"]),
@@ -94,7 +96,13 @@ class Plan:
         """What to type to do the cells that are not done."""
         counted = self.seeds == tuple(range(len(self.seeds)))
         seeds = len(self.seeds) if counted else str(list(self.seeds)).replace(" ", "")
-        words = [f"grid={self.grid}", f"benchmark={self.benchmark}", *self.overrides, f"seeds={seeds}"]
+        words = [
+            f"grid={self.grid}",
+            f"benchmark={self.benchmark}",
+            *self.overrides,
+            *self.levels_chosen,
+            f"seeds={seeds}",
+        ]
         return "python -m experiments.run " + shlex.join(words)
 
     def variant(self, name: str) -> VariantRecord:

@@ -67,6 +67,7 @@ ERROR_FILE = "error.txt"  # the whole trace of a failure
 # "plan.PLAN_ID.0", "plan.PLAN_ID.1", ... (an experiment tag holds at most 5,000 characters). Its keys:
 #   plan_id, grid, benchmark, title, question, reading (Markdown: how to read the comparison),
 #   overrides (list of what the command line changed in the base recipe; empty for the plain grid),
+#   levels_chosen (list of what it said about the levels of factors),
 #   factors ({name: [levels]}), baseline (name of a variant), seeds (list of ints),
 #   code, data (as the tags above, when the plan was last run), updated (seconds since the epoch),
 #   figures (names of modules in analysis/figures),
@@ -76,3 +77,4 @@ ERROR_FILE = "error.txt"  # the whole trace of a failure
 PLAN_TAG = "plan"
 PLAN_TAG_SIZE = 4900
 NOTE_TAG = "mlflow.note.content"
+VIEW_TAG = "mlflow.sharedViewState."  # and a plan's id: how MLflow's page shows its runs; named in links

@@ -222,7 +222,15 @@ GRIDS: Registry[Grid] = Registry("grid")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A grid on a benchmark with its overrides: what the scheduler is asked for, and what is stored with the runs."""
+    """A grid on a benchmark with its overrides: what the scheduler is asked for, and what is stored with the runs.
+
+    Args:
+        levels: of every factor.
+        overrides: what the command changed in the base recipe, in its own words; they make it another plan.
+        levels_chosen: which levels the command chose, in its own words.
+        fingerprint: of the data's content.
+        base: the recipe before the factors.
+    """
 
     grid: Grid
     benchmark: Benchmark
@@ -230,6 +238,7 @@ class Plan:
     variants: Sequence[Variant]
     seeds: Sequence[int]
     overrides: Sequence[str]
+    levels_chosen: Sequence[str]
     fingerprint: str
     base: Recipe
 

@@ -122,7 +122,9 @@ def results(console: Console, plan: Plan, stores: Stores, folder: Path, *, allow
     console.print(built_report(built), markup=False, soft_wrap=True)
     for refusal in built.refusals:
         console.print(f"not built: {refusal}", markup=False)
-    link = f"{UI}/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning"
+    link = (
+        f"{UI}/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={plan.plan_id}"
+    )
     console.print(f"MLflow: [bold]make ui[/], then {link}", soft_wrap=True)
     return not built.refusals
 

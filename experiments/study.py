@@ -65,6 +65,7 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, RawData]:
             variants=variants,
             seeds=seeds,
             overrides=_said(request),
+            levels_chosen=[f"factors.{name}={_written(values)}" for name, values in request.levels.items()],
             fingerprint=data.fingerprint,
             base=_base(grid, benchmark, request),
         ),
@@ -93,7 +94,7 @@ def _written(value: Any) -> str:
         return "[" + ", ".join(map(_written, value)) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    return f"'{value}'" if isinstance(value, str) and not value.isidentifier() else str(value)
 
 
 def _seeds(asked: int | Sequence[int] | None, grid: Grid) -> list[int]:

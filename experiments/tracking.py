@@ -67,7 +67,12 @@ class Tracker:
             experiment_id = found.experiment_id
             if found.lifecycle_stage != "active":
                 self._client.restore_experiment(experiment_id)
-        for key, value in {schema.NOTE_TAG: _note(plan), **encode_plan(plan_record(plan, provenance, updated))}.items():
+        tags = {
+            schema.NOTE_TAG: _note(plan),
+            schema.VIEW_TAG + plan.plan_id: json.dumps(_view(plan)),
+            **encode_plan(plan_record(plan, provenance, updated)),
+        }
+        for key, value in tags.items():
             self._client.set_experiment_tag(experiment_id, key, value)
         return str(experiment_id)
 
@@ -189,7 +194,8 @@ class Recorder(Callback):
             schema.SECONDS: result.seconds,
         }
         stamp = int(last.time * 1000)
-        metrics = [Metric(name, float(value), stamp, last.epoch) for name, value in values.items()]
+        # At step 0: a metric with one value is then drawn as a bar.
+        metrics = [Metric(name, float(value), stamp, 0) for name, value in values.items()]
         self._client.log_batch(self._info.run_id, metrics=metrics)
         files = {**self._info.files, schema.CLASS_ERRORS_FILE: result.class_errors}
         if notes:
@@ -216,6 +222,7 @@ def plan_record(plan: Plan, provenance: Provenance, updated: float) -> dict[str,
         "question": grid.question,
         "reading": grid.reading,
         "overrides": list(plan.overrides),
+        "levels_chosen": list(plan.levels_chosen),
         "factors": {name: list(levels) for name, levels in plan.levels.items()},
         "baseline": plan.variants[0].name,
         "seeds": list(plan.seeds),
@@ -274,6 +281,23 @@ def _params(cell: Cell) -> dict[str, Any]:
         schema.EPOCHS: recipe.epochs,
         **factors,
         schema.SEED: cell.seed,
+    }
+
+
+def _view(plan: Plan) -> dict[str, Any]:
+    """What MLflow's page shows of a plan before anybody clicks: its runs grouped by variant, the best first."""
+    columns = (schema.FINAL_TOP1, schema.BEST_TOP1, schema.SECONDS)
+    return {
+        "searchFilter": f"tags.{schema.PLAN} = '{plan.plan_id}'",
+        "orderByKey": f"metrics.`{schema.FINAL_TOP1}`",
+        "orderByAsc": True,
+        "selectedColumns": [*(f"metrics.`{name}`" for name in columns), f"params.`{schema.SEED}`"],
+        "groupBy": {
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "param", "groupByData": schema.VARIANT}],
+        },
+        "groupsExpanded": {f"param.{schema.VARIANT}.{variant.name}": False for variant in plan.variants},
+        "useGroupedValuesInCharts": True,
     }
 
 

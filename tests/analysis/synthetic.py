@@ -97,6 +97,7 @@ def plan_record(grid: str, *, plan_id: str, seeds: int = 5, overrides: tuple[str
         "question": f"What do {grid.replace('_', ' ')} change?",
         "reading": "Group by `variant`.",
         "overrides": list(overrides),
+        "levels_chosen": [],
         "factors": factors,
         "baseline": variants[0]["name"],
         "seeds": list(range(seeds)),

@@ -296,3 +296,14 @@ def test_help_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "grid=branch_positions" in shown
     assert len(shown.splitlines()) <= 50
+
+
+def test_mlflow_shows_a_plan_grouped_by_variant(methods: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    (plan,) = reader.plans(methods.uri)
+    tags = MlflowClient(methods.uri).get_experiment(plan.experiment_id).tags
+    view = json.loads(tags[schema.VIEW_TAG + plan.plan_id])
+    assert view["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": schema.VARIANT}]
+    found = MlflowClient(methods.uri).search_runs([plan.experiment_id], view["searchFilter"], order_by=[])
+    assert len(found) == 6
+    assert methods.run("grid=methods") == 0
+    assert f"viewStateShareKey={plan.plan_id}" in capsys.readouterr().out
