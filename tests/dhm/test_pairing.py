@@ -170,10 +170,11 @@ def test_a_run_that_is_complete_is_read_from_its_checkpoint(few_digits: RawData,
 
 @pytest.fixture
 def jitter(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tensor, Tensor, Recipe], Terms]:
-    """A term that draws from torch's global stream, as a part from elsewhere may."""
+    """A term that draws from torch's global stream, as a part from elsewhere may, and shows what it drew."""
 
     def draw(logits: Tensor, labels: Tensor, recipe: Recipe) -> Terms:
-        return Terms(("jitter",), (logits * torch.rand(logits.shape)).mean()[None])
+        drawn = torch.rand(())
+        return Terms(("jitter", "drawn"), torch.stack(((logits * torch.rand(logits.shape)).mean(), drawn)))
 
     monkeypatch.setattr(TERMS, "_values", dict(TERMS._values))
     return TERMS.register("jitter", draw)
@@ -184,6 +185,7 @@ def test_a_part_that_draws_from_the_global_stream_resumes_too(few_digits: RawDat
     recipe = dataclasses.replace(DHM, terms=(TermSpec(name="jitter"),))
     torch.manual_seed(1)
     undisturbed = run(recipe, few_digits)
+    assert len({record.metrics["loss/drawn"] for record in undisturbed[0].history}) == recipe.epochs
     torch.manual_seed(2)
     with pytest.raises(InterruptedError):
         fit(recipe, 0, Runtime(checkpoint=tmp_path / "run.pt"), (Witness(stop_after_epochs=2),), few_digits)
@@ -249,7 +251,11 @@ def test_dropout_of_a_head_does_not_depend_on_other_heads() -> None:
 
 def test_dropout_differs_between_heads_epochs_and_seeds() -> None:
     base = masks((SHALLOW, DEEP))
-    assert not torch.equal(base["main"][1], base["side1"][0])
+    twins = masks((SHALLOW, SHALLOW))
+    assert not any(torch.equal(*pair) for pair in zip(twins["side1"], twins["side1b"], strict=True))
+    # one stream for both would begin alike
+    first = base["side1"][0].flatten()
+    assert not torch.equal(base["main"][0].flatten()[: len(first)], first)
     for other in (masks((SHALLOW, DEEP), epoch=1), masks((SHALLOW, DEEP), seed=1)):
         for head, drops in base.items():
             assert not any(torch.equal(*pair) for pair in zip(drops, other[head], strict=True))
