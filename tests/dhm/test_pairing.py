@@ -104,7 +104,8 @@ def test_all_arms_start_from_one_main_branch_and_see_the_same_batches(few_digits
 
 
 def test_batches_differ_from_epoch_to_epoch_and_from_seed_to_seed(few_digits: RawData) -> None:
-    first, second = run(PLAIN, few_digits)[1], run(PLAIN, few_digits, seed=1)[1]
+    still = replace_at(replace_at(PLAIN, "data.pad", 0), "data.flip", False)  # so that only the order can differ
+    first, second = run(still, few_digits)[1], run(still, few_digits, seed=1)[1]
     assert not torch.equal(first.batches[0], first.batches[3])
     assert not torch.equal(first.batches[0], second.batches[0])
     different = [name for name, tensor in first.first.items() if not torch.equal(tensor, second.first[name])]
