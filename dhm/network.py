@@ -19,8 +19,9 @@ class Heads(NamedTuple):
     sides: tuple[Tensor, ...]
 
     def stacked(self) -> Tensor:
-        """All logits as (H, B, num_classes) in float32, the main branch first."""
-        return torch.stack((self.main, *self.sides)).float()
+        """All logits as (H, B, num_classes), the main branch first; in float32 where they are of lower precision."""
+        logits = torch.stack((self.main, *self.sides))
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class BranchedNetwork(nn.Module):

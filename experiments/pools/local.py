@@ -20,8 +20,18 @@ import torch
 
 from experiments.pool import Ended, Slot, Target, Word
 
-# The first optimiser imports torch._dynamo, which takes seconds too.
-PRELOAD = ["torch", "torchvision", "torch._dynamo", "mlflow", "sklearn.datasets", "experiments.trial"]
+# What a run would import later stands here too: torch._dynamo comes with the first optimiser, the store with its first
+# write; each takes a second or more.
+PRELOAD = [
+    "torch",
+    "torchvision",
+    "torch._dynamo",
+    "sklearn.datasets",
+    "mlflow",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.artifact.local_artifact_repo",
+    "experiments.trial",
+]
 STOP = "stop"
 
 

@@ -1,0 +1,122 @@
+"""What a run of the default grid spends outside training: process start, data, tracking, scheduling.
+
+    python -m benchmarks.overhead [--seeds 2] [--out benchmarks/results/overhead.json]
+
+Runs `grid=branch_positions` on `digits` into a new folder, twice: as users do, and cell by cell in this process with
+`dhm` alone, on one thread, without a checkpoint or a record. The first tells what a study takes; the second how much
+of it is training and evaluation. The share outside training is that of the cells' own slots, from the moment at which
+a slot is given a cell to the moment at which it is free again; the study's start and end stand beside it.
+"""
+
+import argparse
+import io
+import json
+import platform
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from analysis import schema, store
+from dhm.engine import fit
+from dhm.training import Runtime
+from experiments.grid import Cell
+from experiments.pool import Slot
+from experiments.pools.local import LocalPool, slots
+from experiments.progress import Display
+from experiments.provenance import collect
+from experiments.scheduler import Options, Scheduler
+from experiments.stores import Stores
+from experiments.study import Request, make_plan
+from experiments.tracking import Tracker
+from experiments.trial import run_cell
+
+SLOTS = 2
+
+
+class Watch(Display):
+    """Notes when each cell was in its slot."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(file=io.StringIO()))
+        self.begun: dict[str, float] = {}
+        self.took: dict[str, float] = {}
+
+    def started(self, slot: Slot, cell: Cell) -> None:
+        """A cell is in a slot."""
+        super().started(slot, cell)
+        self.begun[cell.cell_id] = time.perf_counter()
+
+    def ended(self, slot: Slot, cell: Cell, outcome: Any, lost: str | None) -> None:
+        """A cell has left its slot."""
+        super().ended(slot, cell, outcome, lost)
+        self.took[cell.cell_id] = time.perf_counter() - self.begun[cell.cell_id]
+
+
+def measure(folder: Path, seeds: int) -> dict[str, Any]:
+    """Run the grid, and say where the time went, in seconds."""
+    stores = Stores(root=folder)
+    began = time.perf_counter()
+    stores.prepare()
+    pool = LocalPool(slots([], 1, SLOTS), run_cell)
+    plan, data = make_plan(Request(grid="branch_positions", seeds=seeds), stores)
+    tracker = Tracker(stores)
+    watch = Watch()
+    ready = time.perf_counter()
+    try:
+        Scheduler(
+            plan=plan,
+            data=data,
+            pool=pool,
+            stores=stores,
+            tracker=tracker,
+            provenance=collect(),
+            display=watch,
+            options=Options(),
+        ).run()
+    finally:
+        pool.close()
+    ended = time.perf_counter()
+    records = store.runs(tracker.uri).set_index(schema.CELL_ID)
+    training: dict[Any, float] = records[schema.SECONDS].loc[list(watch.took)].to_dict()
+    in_slots, in_training = sum(watch.took.values()), sum(training.values())
+    return {
+        "cells": len(plan.cells),
+        "prepare_s": ready - began,
+        "study_s": ended - ready,
+        "cell_s": median(watch.took.values()),
+        "cell_training_s": median(training.values()),
+        "cell_outside_training_s": median(watch.took[cell_id] - training[cell_id] for cell_id in watch.took),
+        "share_outside_training": 1 - in_training / in_slots,
+        "alone_training_s": median(fit(cell.variant.recipe, cell.seed, Runtime()).seconds for cell in plan.cells),
+    }
+
+
+def main() -> None:
+    """Measure, print, and write the figures with the machine that they are from."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/overhead.json"))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(Path(folder), options.seeds)
+    machine = {
+        "processor": collect().environment["processor"],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "slots": SLOTS,
+    }
+    command = f"python -m benchmarks.overhead --seeds {options.seeds}"
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"command": command, "machine": machine, **figures}, indent=1) + "\n")
+    for name, value in figures.items():
+        print(f"{name:26} {value:8.3f}" if isinstance(value, float) else f"{name:26} {value:8}")
+    print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()
