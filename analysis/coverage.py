@@ -16,7 +16,7 @@ def coverage(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
 
     A cell is stale where it was done by other code than the plan's (`why` is "code") or under another recipe
     ("recipe"). A finished run without a final error counts as failed. Of several records of a cell, the one
-    that is nearest to done counts.
+    that is nearest to done counts. An interrupted one is missing: the same command goes on with it.
     """
     own = runs[runs[schema.PLAN] == plan.plan_id]
     records: dict[tuple[str, int], list[dict[str, Any]]] = {}
@@ -57,6 +57,8 @@ def sentence(plan: Plan, frame: pd.DataFrame) -> str:
 def _judge(plan: Plan, recipe_id: str, record: dict[str, Any]) -> tuple[str, str]:
     if record["status"] in ("RUNNING", "SCHEDULED"):
         return RUNNING, ""
+    if record["status"] == "KILLED":
+        return MISSING, "interrupted"
     if record["status"] != "FINISHED":
         return FAILED, str(record[schema.FAILURE] or schema.ERROR)
     if pd.isna(record.get(schema.FINAL_TOP1)):

@@ -8,6 +8,7 @@ the seed and the epoch (`dhm.streams`), so those two are all the random state th
 import hashlib
 import io
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,23 @@ def save(path: Path, state: dict[str, Any]) -> None:
     payload = buffer.getbuffer()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(MAGIC)
-        file.write(hashlib.sha256(payload).digest())
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    if path.exists():
-        path.replace(previous(path))
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(MAGIC)
+            file.write(hashlib.sha256(payload).digest())
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            path.replace(previous(path))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def previous(path: Path) -> Path:
@@ -59,7 +68,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     payload = content[head:]
     if not content.startswith(MAGIC) or hashlib.sha256(payload).digest() != content[len(MAGIC) : head]:
         raise DamagedError(f"{path} is damaged: its checksum does not hold")
-    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DamagedError(f"{path} holds what no checkpoint holds: {error}") from error
     return state
 
 
@@ -77,6 +89,6 @@ def load_newest(path: Path, device: torch.device | str = "cpu") -> tuple[dict[st
 
 
 def remove(path: Path) -> None:
-    """Delete a checkpoint and the one before it."""
-    for candidate in (path, previous(path)):
+    """Delete a checkpoint, the one before it, and what a process that was killed was writing."""
+    for candidate in (path, previous(path), *path.parent.glob(f".{path.name}.*")):
         candidate.unlink(missing_ok=True)

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dhm.fields import to_dict
 from dhm.network import BranchedNetwork, build_network
-from dhm.recipe import Recipe, to_dict
+from dhm.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

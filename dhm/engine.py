@@ -44,6 +44,7 @@ def fit(
             metrics = train_one_epoch(training, callbacks)
             training.step_seconds.append((time.perf_counter() - started) / training.steps)
             metrics |= evaluate(training)
+            _require_finite(training, metrics)
             training.seconds += time.perf_counter() - started
             training.history.append(EpochRecord(training.epoch, time.time(), metrics))
             training.save()
@@ -72,16 +73,12 @@ def train_one_epoch(training: Training, callbacks: Sequence[Callback] = ()) -> d
         loss.total.backward()
         optimiser.step()
         names = loss.terms.names
-        wrong = top_k_wrong(heads.main.detach(), labels, 1).float().mean()
+        wrong = top_k_wrong(heads.main.detach(), labels, 1).double().mean()
         mean.add(torch.cat((loss.terms.values, loss.total.detach()[None], wrong[None])), len(labels))
         training.step = step + 1
         for callback in callbacks:
             callback.on_step(training)
     *terms, total, error = mean.read()
-    if not math.isfinite(total):
-        where = f"in epoch {epoch} (steps {epoch * training.steps} to {(epoch + 1) * training.steps - 1})"
-        listed = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, terms, strict=True))
-        raise NotFiniteError(f"the loss is not finite {where}: {listed}")
     losses = {f"loss/{name}": value for name, value in zip(names, terms, strict=True)}
     return {"train/loss": total, "train/top1_error": 100 * error, "train/lr": lr, **losses}
 
@@ -131,12 +128,27 @@ def _class_errors(training: Training, wrong: torch.Tensor) -> dict[str, dict[str
     }
 
 
+def _require_finite(training: Training, metrics: dict[str, float]) -> None:
+    """The weights may blow up at an epoch's last step: its training loss is a number then, its test loss is none."""
+    if all(map(math.isfinite, metrics.values())):
+        return
+    first, last = training.epoch * training.steps, (training.epoch + 1) * training.steps - 1
+    terms = {name.removeprefix("loss/"): value for name, value in metrics.items() if name.startswith("loss/")}
+    listed = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+    raise NotFiniteError(
+        f"the loss is not finite in epoch {training.epoch} (steps {first} to {last}): {listed}, "
+        f"test/loss {metrics['test/loss']:.4g}"
+    )
+
+
 @contextmanager
 def _torch_settings(recipe: Recipe, runtime: Runtime) -> Iterator[None]:
     """The settings that torch keeps for the whole process, put back afterwards."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    benchmark = torch.backends.cudnn.benchmark
     on_gpu = torch.device(runtime.device).type == "cuda"
     try:
         torch.set_num_threads(runtime.threads)
@@ -146,5 +158,6 @@ def _torch_settings(recipe: Recipe, runtime: Runtime) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cudnn.benchmark = benchmark

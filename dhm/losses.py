@@ -8,7 +8,8 @@ name it in `Recipe.terms`.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -63,7 +64,7 @@ def objective(heads: Heads, labels: Tensor, recipe: Recipe) -> Loss:
 
 
 @functools.cache
-def weights(recipe: Recipe) -> dict[str, float]:
+def weights(recipe: Recipe) -> Mapping[str, float]:
     """The kinds of term that a recipe asks for, and their weights. A term that is asked for twice is a ValueError."""
     wanted = {"ce": 1.0}
     if recipe.mimic is not None:
@@ -73,7 +74,7 @@ def weights(recipe: Recipe) -> dict[str, float]:
         if term.name in wanted:
             raise ValueError(f"loss term {term.name!r} is asked for twice: leave it out of terms")
         wanted[term.name] = term.weight
-    return wanted
+    return MappingProxyType(wanted)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, recipe: Recipe) -> Terms:

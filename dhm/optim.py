@@ -46,14 +46,14 @@ def learning_rate(spec: OptimSpec, *, epochs: int, moment: float) -> float:
 def _decay(spec: OptimSpec, epochs: int, moment: float) -> float:
     """What is left of the learning rate."""
     epoch = int(moment)
-    progress = (moment - spec.warmup_epochs) / (epochs - spec.warmup_epochs)
     if spec.schedule == "multistep":
         return float(spec.gamma ** sum(epoch >= milestone for milestone in spec.milestones))
     if spec.schedule == "step":
         return float(spec.gamma ** (epoch // spec.step_size))
+    if spec.schedule == "constant":
+        return 1.0
+    progress = (moment - spec.warmup_epochs) / (epochs - spec.warmup_epochs)
     if spec.schedule == "cosine":
         return (1 + math.cos(math.pi * progress)) / 2
-    if spec.schedule == "linear":
-        return 1 - progress
-    assert spec.schedule == "constant"
-    return 1.0
+    assert spec.schedule == "linear"
+    return 1 - progress

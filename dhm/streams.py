@@ -11,7 +11,10 @@ import torch
 
 
 def stream_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for a purpose, such as `("order", epoch)` or `("init", "side1")`."""
+    """A 63-bit seed for a purpose, such as `("order", epoch)` or `("init", "side1")`.
+
+    torch's generator on a CPU keeps 32 bits of it: of a thousand streams two are the same about once in 10,000 runs.
+    """
     name = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
 

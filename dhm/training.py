@@ -7,9 +7,10 @@ import torch
 
 from dhm import checkpoint
 from dhm.data import Batches, RawData, load, split
+from dhm.fields import to_dict
 from dhm.network import BranchedNetwork, build_network
 from dhm.optim import make_optimiser
-from dhm.recipe import Recipe, to_dict
+from dhm.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

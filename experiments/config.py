@@ -18,7 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dhm.recipe import DataSpec, Recipe, field_types
+from dhm.fields import field_types
+from dhm.recipe import DataSpec, Recipe
 from dhm.registry import unknown
 
 

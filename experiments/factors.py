@@ -10,7 +10,8 @@ from typing import Any
 from dhm.backbones import ARCHITECTURES
 from dhm.branches import default_branch
 from dhm.cost import on_meta
-from dhm.recipe import BranchSpec, MimicSpec, Recipe, field_types, replace_at
+from dhm.fields import field_types, replace_at
+from dhm.recipe import BranchSpec, MimicSpec, Recipe
 from dhm.registry import Registry, unknown
 
 METHODS = ("plain", "dsl", "dhm")

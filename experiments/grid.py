@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from analysis import schema
-from dhm.recipe import Recipe, identity, replace_at, to_dict
+from dhm.fields import identity, replace_at, to_dict
+from dhm.recipe import Recipe
 from dhm.registry import Registry, unknown
 from experiments.benchmarks import Benchmark
 from experiments.factors import factor

@@ -103,7 +103,7 @@ def outcome(console: Console, plan: Plan, result: Outcome) -> bool:
     total = len(plan.cells)
     how = [f"{result.trained} trained now"] if result.trained else []
     how += [f"{result.copied} copied from other plans"] if result.copied else []
-    console.print(f"{result.done} of {total} cells done{f' ({chr(44).join(how)})' if how else ''}.".replace(",", ", "))
+    console.print(f"{result.done} of {total} cells done" + (f" ({', '.join(how)})." if how else "."))
     for name, (message, log) in result.failed.items():
         console.print(f"[red]failed[/] {name}: {message}\n  the whole trace: {log}", markup=True)
     if result.failed:
@@ -117,15 +117,14 @@ def results(console: Console, plan: Plan, stores: Stores, folder: Path, *, allow
     """Build a plan's tables and figures, and say what was found and where to look; whether all was built."""
     (found,) = (known for known in store.plans(stores.tracking_uri) if known.plan_id == plan.plan_id)
     (built,) = build(stores.tracking_uri, folder, [plan.plan_id], allow_incomplete=allow_incomplete)
-    runs = store.runs(stores.tracking_uri, found)
-    console.print(f"\n{summary(found, runs, allow_incomplete=allow_incomplete)}\n", markup=False, soft_wrap=True)
-    console.print(built_report(built), markup=False, soft_wrap=True)
+    if built.paths:
+        runs = store.runs(stores.tracking_uri, found)
+        console.print(f"\n{summary(found, runs, allow_incomplete=allow_incomplete)}\n", markup=False, soft_wrap=True)
+        console.print(built_report(built), markup=False, soft_wrap=True)
     for refusal in built.refusals:
         console.print(f"not built: {refusal}", markup=False)
-    link = (
-        f"{UI}/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={plan.plan_id}"
-    )
-    console.print(f"MLflow: [bold]make ui[/], then {link}", soft_wrap=True)
+    link = f"{UI}/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning"
+    console.print(f"MLflow: [bold]make ui[/], then {link}&viewStateShareKey={plan.plan_id}", soft_wrap=True)
     return not built.refusals
 
 

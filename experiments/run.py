@@ -20,8 +20,8 @@ from experiments.pool import Slot
 from experiments.pools.local import LocalPool, choose_gpus, slots
 from experiments.progress import Display
 from experiments.provenance import collect
-from experiments.scheduler import Options, Scheduler, ownership
-from experiments.stores import Stores
+from experiments.scheduler import Options, Scheduler
+from experiments.stores import Stores, ownership
 from experiments.study import Request, check_retry, make_plan
 from experiments.tracking import Tracker
 from experiments.trial import run_cell
@@ -80,7 +80,9 @@ def _run(settings: DictConfig, console: Console) -> int:
     # The fork server loads torch and mlflow while this process reads the data and opens the store.
     pool = LocalPool(places, run_cell)
     try:
-        plan, data = make_plan(request, stores)
+        with console.status("reading the data, opening the record"):
+            plan, data = make_plan(request, stores)
+            tracker = Tracker(stores)
         with ownership(stores, plan.plan_id):
             display = Display(console)
             scheduler = Scheduler(
@@ -88,7 +90,7 @@ def _run(settings: DictConfig, console: Console) -> int:
                 data=data,
                 pool=pool,
                 stores=stores,
-                tracker=Tracker(stores),
+                tracker=tracker,
                 provenance=collect(),
                 display=display,
                 options=options,
@@ -104,9 +106,9 @@ def _run(settings: DictConfig, console: Console) -> int:
     finally:
         pool.close()
     complete = report.outcome(console, plan, outcome)
-    built = report.results(console, plan, stores, Path(settings.results), allow_incomplete=settings.allow_incomplete)
     if outcome.stopped == _INTERRUPT:
         return INTERRUPTED
+    built = report.results(console, plan, stores, Path(settings.results), allow_incomplete=settings.allow_incomplete)
     return 0 if complete and built else 1
 
 

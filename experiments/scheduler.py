@@ -6,16 +6,11 @@ Ask and tell happen in this process's main thread alone, so no cell is claimed t
 
 import collections
 import dataclasses
-import os
-import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 
 from analysis import schema, store
 from dhm import checkpoint, cost
@@ -73,29 +68,6 @@ class Outcome:
     failed: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     missing: int = 0
     stopped: str | None = None
-
-
-@contextmanager
-def ownership(stores: Stores, plan_id: str) -> Iterator[None]:
-    """Be the one scheduler of a study. The lock of a process that died is free.
-
-    Raises:
-        ValueError: another scheduler owns it; says which.
-    """
-    path = stores.lock(plan_id)
-    owner = path.with_suffix(".owner")
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        who = owner.read_text() if owner.exists() else "another process"
-        raise ValueError(f"this study is being run by {who}: wait for it, or stop that one first") from None
-    try:
-        owner.write_text(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
 
 
 class Scheduler:

@@ -2,7 +2,13 @@
 
 import dataclasses
 import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +67,29 @@ class Stores:
                 f"the store {self.root} cannot be written ({error.strerror or error}): "
                 "choose another folder with store=DIR, or make this one writable"
             ) from error
+
+
+@contextmanager
+def ownership(stores: Stores, plan_id: str) -> Iterator[None]:
+    """Be the one scheduler of a study. The lock of a process that died is free.
+
+    Raises:
+        ValueError: another scheduler owns it; says which.
+    """
+    path = stores.lock(plan_id)
+    owner = path.with_suffix(".owner")
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        who = owner.read_text() if owner.exists() else "another process"
+        raise ValueError(f"this study is being run by {who}: wait for it, or stop that one first") from None
+    try:
+        owner.write_text(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
 
 
 def repair_journal(path: Path) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 import experiments.grids  # noqa: F401  the registry is filled by importing
 from dhm.cost import on_meta
 from dhm.data import Normaliser, RawData, load, split
+from dhm.fields import replace_at
 from dhm.losses import weights
-from dhm.recipe import replace_at
 from dhm.registry import unknown
 from experiments.benchmarks import BENCHMARKS, Benchmark
 from experiments.grid import GRIDS, Grid, Plan

@@ -14,7 +14,8 @@ STUDY_LIBRARIES = {"hydra", "omegaconf", "optuna", "mlflow", "pandas"}
 # Each room of dhm may import those that stand before it.
 FLOORS = (
     ("registry",),
-    ("recipe", "streams"),
+    ("fields", "streams"),
+    ("recipe",),
     ("backbones",),
     ("branches",),
     ("network",),

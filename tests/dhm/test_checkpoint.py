@@ -1,7 +1,6 @@
 import hashlib
 import io
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import torch
 from dhm import checkpoint
 from dhm.checkpoint import DamagedError, load, load_newest, previous, remove, save
 from dhm.data import RawData
-from dhm.recipe import DataSpec, OptimSpec, Recipe, replace_at
+from dhm.fields import replace_at
+from dhm.recipe import DataSpec, OptimSpec, Recipe
 from dhm.training import EpochRecord, Runtime, Training
 
 RECIPE = Recipe(arch="resnet8", epochs=2, data=DataSpec(name="digits", train_size=20), optim=OptimSpec(batch_size=10))
@@ -98,7 +98,7 @@ def test_a_file_is_whole_on_the_disk_before_it_takes_the_name(path: Path, monkey
     monkeypatch.setattr(Path, "replace", lambda source, target: (events.append(target.name), whole(source, target))[1])
     save(path, state(0))
     save(path, state(1))
-    assert events == ["fsync", "run.pt", "fsync", "run.pt.previous", "run.pt"]
+    assert events == ["fsync", "run.pt", "fsync", "fsync", "run.pt.previous", "run.pt", "fsync"]  # file, names, folder
 
 
 def cut_short(content: bytes, keep: float) -> bytes:
@@ -182,7 +182,7 @@ def test_loading_runs_no_code_from_the_file(path: Path, tmp_path: Path) -> None:
     torch.save({"number": Bomb(tmp_path / "boom")}, buffer)
     path.parent.mkdir()
     path.write_bytes(checkpoint.MAGIC + hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(DamagedError, match="holds what no checkpoint holds"):
         load(path)
     assert not (tmp_path / "boom").exists()
     torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
@@ -248,3 +248,15 @@ def test_a_run_without_a_checkpoint_path_writes_nothing(
     monkeypatch.chdir(tmp_path)
     Training(RECIPE, 0, Runtime(), few_digits).save()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_save_that_fails_leaves_no_piece_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(path, state(0))
+
+    def full(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save(path, state(1))
+    assert [file.name for file in path.parent.iterdir()] == ["run.pt"]

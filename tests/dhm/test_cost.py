@@ -5,8 +5,9 @@ import pytest
 
 from dhm.backbones import ARCHITECTURES
 from dhm.cost import measure, on_meta, topology
+from dhm.fields import to_dict
 from dhm.network import build_network
-from dhm.recipe import BranchSpec, DataSpec, MimicSpec, Recipe, to_dict
+from dhm.recipe import BranchSpec, DataSpec, MimicSpec, Recipe
 
 DHM = Recipe(
     arch="resnet8",

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from dhm import checkpoint
 from dhm.data import Batches, Normaliser, RawData, split
 from dhm.engine import EVAL_BATCH, evaluate, fit
+from dhm.fields import replace_at
 from dhm.network import BranchedNetwork, build_network
-from dhm.recipe import BranchSpec, DataSpec, MimicSpec, OptimSpec, Recipe, TermSpec, replace_at
+from dhm.recipe import BranchSpec, DataSpec, MimicSpec, OptimSpec, Recipe, TermSpec
 from dhm.training import Callback, EpochRecord, NotFiniteError, Result, Runtime, Training
 
 DHM = Recipe(
@@ -264,7 +265,6 @@ def test_settings_of_the_process_are_put_back(few_digits: RawData) -> None:
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.xfail(strict=True, reason="cudnn.benchmark is set and not put back")
 def test_the_choice_of_kernels_is_put_back(few_digits: RawData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     fit(PLAIN, 0, data=few_digits)

@@ -13,9 +13,10 @@ from dhm import checkpoint
 from dhm.backbones.base import SeededDropout
 from dhm.data import RawData
 from dhm.engine import fit
+from dhm.fields import replace_at
 from dhm.losses import TERMS, Terms
 from dhm.network import build_network
-from dhm.recipe import BranchSpec, DataSpec, MimicSpec, OptimSpec, Recipe, TermSpec, replace_at
+from dhm.recipe import BranchSpec, DataSpec, MimicSpec, OptimSpec, Recipe, TermSpec
 from dhm.training import Callback, Result, Runtime, Training
 
 SHALLOW, DEEP = BranchSpec(after=1, blocks=(1, 1)), BranchSpec(after=2, blocks=(1,), width=2)

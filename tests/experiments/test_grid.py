@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 import experiments.grids  # noqa: F401
-from dhm.recipe import Recipe, from_dict, replace_at, to_dict
+from dhm.fields import from_dict, replace_at, to_dict
+from dhm.recipe import Recipe
 from experiments.benchmarks import BENCHMARKS
 from experiments.grid import GRIDS, Cell, Grid, Variant, recipe_id
 
@@ -111,7 +112,7 @@ def test_each_backbone_begins_from_its_own_recipe() -> None:
         ({"levels": {"method": ["dhn"]}}, ["method", "dhn", "Did you mean 'dhm'"]),
         ({"levels": {"method": ["dsl"]}}, ["no point with its baseline's levels", "method=plain"]),
         ({"overrides": {"mimic.alpha": 2.0}}, ["mimic.alpha is a factor", "factors.mimic.alpha=[...]"]),
-        ({"overrides": {"optim.lrr": 2.0}}, ["lrr", "Did you mean 'lr'"]),
+        ({"overrides": {"optim.lrr": 2.0}}, ["optim.lrr", "Did you mean 'optim.lr'"]),
         ({"overrides": {"epochs": "many"}}, ["epochs", "whole number", "many"]),
         ({"overrides": {"arch": "resnet33"}}, ["resnet33", "resnet32"]),
         ({"recipe": "papers"}, ["recipe", "papers", "documented"]),

@@ -18,7 +18,8 @@ from analysis import schema
 from analysis import store as reader
 from dhm.backbones import ARCHITECTURES
 from dhm.engine import fit
-from dhm.recipe import Recipe, from_dict
+from dhm.fields import from_dict
+from dhm.recipe import Recipe
 from dhm.training import Runtime
 from experiments.run import main
 from tests.experiments.conftest import Workplace
