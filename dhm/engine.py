@@ -45,6 +45,8 @@ def fit(
             training.step_seconds.append((time.perf_counter() - started) / training.steps)
             metrics |= evaluate(training)
             _require_finite(training, metrics)
+            for callback in callbacks:
+                metrics |= callback.measure(training)
             training.seconds += time.perf_counter() - started
             training.history.append(EpochRecord(training.epoch, time.time(), metrics))
             training.save()

@@ -173,6 +173,10 @@ class Callback:
     def on_step(self, training: "Training") -> None:
         """After every step. May raise to leave at once; the last checkpoint stands."""
 
+    def measure(self, training: "Training") -> dict[str, float]:
+        """Figures of its own for the epoch that has been trained and evaluated, to be kept in the history."""
+        return {}
+
     def on_epoch_end(self, training: "Training") -> None:
         """After evaluation and checkpoint; the epoch is `training.history[-1]`."""
 
