@@ -9,9 +9,10 @@ import torch
 
 from dhm.data import ImageSet, RawData, eval_batches
 from dhm.losses import objective
-from dhm.metrics import RunningMean, top_k_wrong
+from dhm.metrics import TermMeans, top_k_wrong
 from dhm.optim import learning_rate, set_learning_rate
 from dhm.recipe import Recipe
+from dhm.steps import steps_of_epoch
 from dhm.streams import stream_seed
 from dhm.training import Callback, EpochRecord, NotFiniteError, Result, Runtime, Training
 
@@ -59,30 +60,32 @@ def train_one_epoch(training: Training, callbacks: Sequence[Callback] = ()) -> d
     """One pass over the training images; the means of its terms, its error and its last learning rate."""
     recipe, network, optimiser, epoch = training.recipe, training.network, training.optimiser, training.epoch
     network.train()
+    training.step = 0
     network.seed_dropout(training.seed, epoch, training.device)
     # Nothing of ours draws from torch's global stream; a registered part that does is repeatable all the same.
     torch.manual_seed(stream_seed(training.seed, "global", epoch))
-    mean = RunningMean()
-    names: tuple[str, ...] = ()
+    measured = TermMeans()
     lr = 0.0
-    for step, (images, labels) in enumerate(training.batches.epoch(training.seed, epoch)):
-        lr = learning_rate(recipe.optim, epochs=recipe.epochs, moment=epoch + step / training.steps)
+    steps = steps_of_epoch(recipe, training.seed, epoch, training.steps)
+    batches = training.batches.epoch(training.seed, epoch)
+    for step, (images, labels) in zip(steps, batches, strict=True):
+        lr = learning_rate(recipe.optim, epochs=recipe.epochs, moment=step.moment)
         set_learning_rate(optimiser, lr)
         with training.autocast():
-            heads = network(images)
-        loss = objective(heads, labels, recipe)
+            heads = network(images, step.heads)
+        loss = objective(heads, labels, recipe, step)
         optimiser.zero_grad(set_to_none=True)
         loss.total.backward()
         optimiser.step()
-        names = loss.terms.names
         wrong = top_k_wrong(heads.main.detach(), labels, 1).double().mean()
-        mean.add(torch.cat((loss.terms.values, loss.total.detach()[None], wrong[None])), len(labels))
-        training.step = step + 1
+        figures = torch.cat((loss.terms.values, loss.total.detach()[None], wrong[None]))
+        measured.add((*loss.terms.names, "total", "wrong"), figures, len(labels))
+        training.step += 1
         for callback in callbacks:
             callback.on_step(training)
-    *terms, total, error = mean.read()
-    losses = {f"loss/{name}": value for name, value in zip(names, terms, strict=True)}
-    return {"train/loss": total, "train/top1_error": 100 * error, "train/lr": lr, **losses}
+    means = measured.read()
+    found = {"train/loss": means.pop("total"), "train/top1_error": 100 * means.pop("wrong"), "train/lr": lr}
+    return {**found, **{f"loss/{name}": value for name, value in means.items()}}
 
 
 def evaluate(training: Training) -> dict[str, float]:

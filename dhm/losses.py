@@ -19,17 +19,23 @@ from torch.nn import functional as F
 from dhm.network import Heads
 from dhm.recipe import Recipe
 from dhm.registry import Registry
+from dhm.steps import Step, pairs, whole
 
 
 class Terms(NamedTuple):
-    """Values (n,) of a kind of term, each a mean over the batch, with their names."""
+    """Values (n,) of a kind of term, each a mean over the batch, with their names.
+
+    Args:
+        scale: factor (n,) on each in the total; 1 where it is not given.
+    """
 
     names: tuple[str, ...]
     values: Tensor
+    scale: Tensor | None = None
 
 
-Term = Callable[[Tensor, Tensor, Recipe], Terms]
-"""Logits (H, B, C), main branch first, and labels (B,) to the terms of one kind, before their weight."""
+Term = Callable[[Tensor, Tensor, Step], Terms]
+"""Logits (H, B, C) of the step's heads, main branch first, and labels (B,), to the terms of one kind."""
 
 TERMS: Registry[Term] = Registry("loss term")
 
@@ -41,23 +47,30 @@ class Loss(NamedTuple):
     terms: Terms
 
 
-def objective(heads: Heads, labels: Tensor, recipe: Recipe) -> Loss:
+def objective(heads: Heads, labels: Tensor, recipe: Recipe, step: Step | None = None) -> Loss:
     """The loss of a batch.
 
     A term of weight 0 is measured and adds nothing, so that DHM with alpha = 0 is deep supervision bit for bit.
 
     Args:
-        heads: logits (B, C) of every head.
+        heads: logits (B, C) of every head that the step has.
         labels: classes (B,).
+        step: the step of training; without one every head is there, and no warm-up.
     """
+    step = step or whole(recipe)
     logits = heads.stacked()
     total = logits.new_zeros(())
     parts: list[Terms] = []
     for name, weight in weights(recipe).items():
+        if name == "mimic":
+            weight = weight * step.warmth  # noqa: PLW2901
+            if len(step.heads) == 1:
+                continue
         with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
-            part = TERMS.get(name)(logits, labels, recipe)
+            part = TERMS.get(name)(logits, labels, step)
         if weight != 0:
-            total = total + weight * part.values.sum()
+            values = part.values if part.scale is None else part.values * part.scale
+            total = total + weight * values.sum()
         parts.append(part)
     names = tuple(name for part in parts for name in part.names)
     return Loss(total, Terms(names, torch.cat([part.values.detach() for part in parts])))
@@ -77,29 +90,51 @@ def weights(recipe: Recipe) -> Mapping[str, float]:
     return MappingProxyType(wanted)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, recipe: Recipe) -> Terms:
+def cross_entropy(logits: Tensor, labels: Tensor, step: Step) -> Terms:
     """`ce/HEAD`: cross-entropy of every head."""
     heads, batch, _ = logits.shape
     each = F.cross_entropy(logits.flatten(0, 1), labels.repeat(heads), reduction="none")
-    return Terms(_head_names(recipe), each.view(heads, batch).mean(1))
+    names = tuple(f"ce/{head}" for head in step.heads)
+    return Terms(names, each.view(heads, batch).mean(1), _scale(step, [(head,) for head in step.heads], logits))
 
 
-def mimicking(logits: Tensor, labels: Tensor, recipe: Recipe) -> Terms:
-    """`mimic/STUDENT.TEACHER`: T^2 KL(teacher || student) for every ordered pair of heads, the teacher detached."""
-    assert recipe.mimic is not None
-    matrix = mimicking_matrix(logits, temperature=recipe.mimic.temperature, smoothing=recipe.mimic.smoothing)
-    names, pairs = _pairs(recipe.heads)
-    return Terms(names, matrix.flatten()[torch.tensor(pairs, device=matrix.device)])
+def mimicking(logits: Tensor, labels: Tensor, step: Step) -> Terms:
+    """`mimic/STUDENT.TEACHER`: T^2 KL(teacher || student) for the pairs of heads that the recipe wants."""
+    mimic = step.recipe.mimic
+    assert mimic is not None
+    matrix = mimicking_matrix(
+        logits, temperature=mimic.temperature, smoothing=mimic.smoothing, stop_gradient=mimic.stop_gradient
+    )
+    terms = pairs(mimic, step.heads)
+    place = {head: index for index, head in enumerate(step.heads)}
+    chosen = [place[student] * len(place) + place[teacher] for student, teacher, _ in terms]
+    factors = [0.0 if f"{a}.{b}" in step.stopped else weight for a, b, weight in terms]
+    names = tuple(f"mimic/{student}.{teacher}" for student, teacher, _ in terms)
+    scale = _scale(step, [(student, teacher) for student, teacher, _ in terms], logits, factors)
+    return Terms(names, matrix.flatten()[torch.tensor(chosen, device=matrix.device, dtype=torch.long)], scale)
 
 
-def mimicking_matrix(logits: Tensor, *, temperature: float = 1.0, smoothing: float = 0.0) -> Tensor:
+def _scale(step: Step, heads: list[tuple[str, ...]], like: Tensor, factors: list[float] | None = None) -> Tensor | None:
+    """Factor on each term from its own weight and from the probability that its heads are there; none if all are 1."""
+    found = list(factors) if factors is not None else [1.0] * len(heads)
+    if step.recipe.fork_scaling == "inverse":
+        for index, names in enumerate(heads):
+            for name in names:
+                found[index] /= step.presence(name)
+    return None if all(factor == 1.0 for factor in found) else like.new_tensor(found)
+
+
+def mimicking_matrix(
+    logits: Tensor, *, temperature: float = 1.0, smoothing: float = 0.0, stop_gradient: bool = True
+) -> Tensor:
     """T^2 KL(p_j || p_i) for every student i (row) and teacher j (column), averaged over the batch.
 
-    One softmax a head serves all pairs. The gradient reaches students only.
+    One softmax a head serves all pairs.
 
     Args:
         logits: (H, B, C).
         temperature: T, by which logits are divided.
+        stop_gradient: whether the gradient reaches students only.
         smoothing: e in (p + e) / (1 + C e), which the released code applies to both sides and which bounds the KL.
 
     Returns:
@@ -112,23 +147,10 @@ def mimicking_matrix(logits: Tensor, *, temperature: float = 1.0, smoothing: flo
     else:
         logs = torch.log_softmax(logits / temperature, -1)
         probabilities = logs.exp()
-    teachers, teacher_logs = probabilities.detach(), logs.detach()
+    teachers, teacher_logs = (probabilities.detach(), logs.detach()) if stop_gradient else (probabilities, logs)
     # Differences of logs before the sum: the KL of heads that agree is lost in rounding otherwise.
     gaps = teacher_logs.unsqueeze(0) - logs.unsqueeze(1)
     return (teachers.unsqueeze(0) * gaps).sum(-1).mean(-1) * temperature**2
-
-
-@functools.cache
-def _pairs(heads: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names of the ordered pairs, student first, and their places in a flattened matrix."""
-    pairs = [(i, j) for i in range(len(heads)) for j in range(len(heads)) if i != j]
-    names = tuple(f"mimic/{heads[i]}.{heads[j]}" for i, j in pairs)
-    return names, tuple(i * len(heads) + j for i, j in pairs)
-
-
-@functools.cache
-def _head_names(recipe: Recipe) -> tuple[str, ...]:
-    return tuple(f"ce/{head}" for head in recipe.heads)
 
 
 TERMS.register("ce", cross_entropy)

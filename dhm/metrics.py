@@ -23,15 +23,37 @@ class RunningMean:
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None
-        self._weight = 0
+        self.weight = 0
 
     def add(self, value: Tensor, weight: int) -> None:
         """Add the mean of `weight` images."""
         weighted = value.detach().to(torch.float64) * weight
         self._sum = weighted if self._sum is None else self._sum + weighted
-        self._weight += weight
+        self.weight += weight
 
     def read(self) -> list[float]:
         """The mean as plain numbers; the one place where the host waits for the device."""
         assert self._sum is not None, "nothing was added"
-        return [float(value) for value in (self._sum / self._weight).flatten().tolist()]
+        return [float(value) for value in (self._sum / self.weight).flatten().tolist()]
+
+
+class TermMeans:
+    """Means of named terms. Not every step has every term: each is averaged over the images that saw it."""
+
+    def __init__(self) -> None:
+        # The terms of a step come as one tensor, and few sets of them occur.
+        self._means: dict[tuple[str, ...], RunningMean] = {}
+
+    def add(self, names: tuple[str, ...], values: Tensor, weight: int) -> None:
+        """Add the terms (n,) of a batch of `weight` images."""
+        self._means.setdefault(names, RunningMean()).add(values, weight)
+
+    def read(self) -> dict[str, float]:
+        """The means by name; the host waits for the device."""
+        sums: dict[str, float] = {}
+        seen: dict[str, int] = {}
+        for names, mean in self._means.items():
+            for name, value in zip(names, mean.read(), strict=True):
+                sums[name] = sums.get(name, 0.0) + value * mean.weight
+                seen[name] = seen.get(name, 0) + mean.weight
+        return {name: sums[name] / seen[name] for name in sums}

@@ -1,6 +1,7 @@
 """A backbone with its side branches: one forward pass, the logits of every head."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,17 +37,30 @@ class BranchedNetwork(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.sides = nn.ModuleDict(branches)
-        self._forks = [(branch.spec.after, branch) for branch in branches.values()]
+        self._forks: dict[tuple[int, int], list[str]] = {}
+        for name, branch in branches.items():
+            self._forks.setdefault((branch.spec.after, branch.spec.block), []).append(name)
 
-    def forward(self, images: Tensor) -> Heads:
-        """Logits of every head for images (B, C, H, W)."""
+    def forward(self, images: Tensor, heads: tuple[str, ...] | None = None) -> Heads:
+        """Logits of every head for images (B, C, H, W), or of some heads, the main branch always among them."""
         maps = self.backbone.stem(images)
         sides: list[Tensor] = []
         # Branches are kept in the order of their nodes, so their logits come in the order of their names.
-        for node, stage in enumerate(self.backbone.stages, start=1):
-            maps = stage(maps)
-            sides.extend(branch(maps) for after, branch in self._forks if after == node)
+        for number, stage in enumerate(self.backbone.stages, start=1):
+            for block, part in enumerate(self._parts(number, stage), start=1):
+                maps = part(maps)
+                sides.extend(self._fork((number, block), maps, heads))
+            sides.extend(self._fork((number, 0), maps, heads))
         return Heads(self.backbone.classifier(maps), tuple(sides))
+
+    def _parts(self, number: int, stage: nn.Module) -> Iterable[nn.Module]:
+        """A stage in one piece, or block by block where a branch forks inside it."""
+        inside = any(after == number and block for after, block in self._forks)
+        return cast("nn.Sequential", stage) if inside else (stage,)
+
+    def _fork(self, node: tuple[int, int], maps: Tensor, heads: tuple[str, ...] | None) -> list[Tensor]:
+        names = self._forks.get(node, ())
+        return [self.sides[name](maps) for name in names if heads is None or name in heads]
 
     def main_only(self) -> Backbone:
         """The main branch alone: what plain training would have built, and all that inference needs."""

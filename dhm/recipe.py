@@ -7,6 +7,7 @@ JSON and from a command line is the same recipe, and a mistake is one ValueError
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from dhm.fields import Spec
@@ -15,6 +16,8 @@ from dhm.registry import unknown
 SCHEDULES = ("constant", "multistep", "step", "cosine", "linear")
 WARMUPS = ("linear", "constant")
 PRECISIONS = ("float32", "bf16")
+PAIRS = ("all", "sides_to_main", "main_to_sides", "deep_to_shallow", "shallow_to_deep", "listed")
+FORK_SCALINGS = ("none", "inverse")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,11 +28,16 @@ class BranchSpec(Spec):
         after: the node, as the number of the stage whose output it is (1 is the first stage).
         blocks: blocks of each of the branch's own stages; one entry for every stage that follows the node.
         width: factor on the width of the backbone's stages (for DenseNet, on the growth rate).
+        block: a node inside stage `after`: the output of this block of it (1 is its first); 0 is the stage's output.
+            The rest of the stage then counts as one that follows.
+        fork_probability: the branch forks at each step with this probability (METHOD: "Dynamic"); 0 is no branch.
     """
 
     after: int
     blocks: tuple[int, ...]
     width: float = 1.0
+    block: int = 0
+    fork_probability: float = 1.0
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
@@ -39,6 +47,30 @@ class BranchSpec(Spec):
             f"branch blocks={list(self.blocks)}: every stage of a branch has at least one block",
         )
         self.require(self.width > 0, f"branch width={self.width}: must be above 0")
+        self.require(self.block >= 0, f"branch block={self.block}: blocks are numbered from 1; 0 is the stage's output")
+        self.require(
+            0 <= self.fork_probability <= 1,
+            f"branch fork_probability={self.fork_probability}: a probability lies in [0, 1]",
+        )
+
+    @property
+    def node(self) -> str:
+        """Where it forks, in names: `1`, or `2_3` after the third block of the second stage."""
+        return f"{self.after}_{self.block}" if self.block else str(self.after)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PairSpec(Spec):
+    """One mimicking term: the head that learns, the head that it learns from, and the term's weight."""
+
+    student: str
+    teacher: str
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        self.require(self.student != self.teacher, f"mimic.listed: {self.student} cannot mimic itself")
+        self.require(self.weight >= 0, f"mimic.listed: weight={self.weight} must not be negative")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,17 +81,38 @@ class MimicSpec(Spec):
         alpha: weight of the mimicking terms against the cross-entropies. 0 is deep supervision, bit for bit.
         temperature: T; terms are scaled by its square.
         smoothing: added to every probability before the log, as the released code does; 0 is the exact KL.
+        pairs: which heads mimic which, by the way that knowledge goes: `all`, `sides_to_main`, `main_to_sides`,
+            `deep_to_shallow`, `shallow_to_deep` (the later a head's node, the deeper it is; main is the deepest), or
+            `listed`.
+        listed: the terms, where `pairs` is `listed`.
+        alpha_warmup: epochs over which alpha rises from 0, by iteration.
+        stop_gradient: whether a teacher gets no gradient; false lets every term draw both of its heads.
+        random_stop: at each step a random subset of the terms is left out, as in a variant that the released code
+            holds commented out: of n terms, int(u * n) draws with replacement, u uniform in [0, 1).
     """
 
     alpha: float = 1.0
     temperature: float = 1.0
     smoothing: float = 1e-8
+    pairs: str = "all"
+    listed: tuple[PairSpec, ...] = ()
+    alpha_warmup: float = 0.0
+    stop_gradient: bool = True
+    random_stop: bool = False
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
         self.require(self.alpha >= 0, f"mimic.alpha={self.alpha}: must not be negative")
         self.require(self.temperature > 0, f"mimic.temperature={self.temperature}: must be above 0")
         self.require(0 <= self.smoothing < 1, f"mimic.smoothing={self.smoothing}: must lie in [0, 1)")
+        self.require(self.alpha_warmup >= 0, f"mimic.alpha_warmup={self.alpha_warmup}: must not be negative")
+        _one_of("mimic.pairs", self.pairs, PAIRS)
+        self.require(
+            (self.pairs == "listed") == (len(self.listed) > 0),
+            "mimic.pairs=listed and mimic.listed=[{student: main, teacher: side1}, ...] need each other",
+        )
+        terms = [(pair.student, pair.teacher) for pair in self.listed]
+        self.require(len(set(terms)) == len(terms), "mimic.listed: a pair stands twice")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,11 +215,13 @@ class Recipe(Spec):
     Args:
         arch: a backbone of `dhm.backbones.ARCHITECTURES`.
         epochs: passes over the training images.
-        branches: side branches; kept in the order of their nodes.
+        branches: side branches; kept in the order of their nodes. One that never forks is left out.
         mimic: the mimicking loss, or none.
         terms: further terms of the objective.
         dropout: probability, for the families that have dropout (wide ResNet, DenseNet).
         precision: `float32`, or `bf16` for autocast to bfloat16 (the loss stays in float32).
+        fork_scaling: of the losses of a branch that forks with a probability: `none` takes them as they are, `inverse`
+            divides a term by the probability that it is there, which leaves its expectation unchanged.
         tf32: TensorFloat-32 for float32 matrix products and convolutions, on GPUs that have it.
     """
 
@@ -180,10 +235,15 @@ class Recipe(Spec):
     dropout: float = 0.0
     precision: str = "float32"
     tf32: bool = False
+    fork_scaling: str = "none"
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
-        object.__setattr__(self, "branches", tuple(sorted(self.branches, key=lambda branch: branch.after)))
+        given = len(self.branches)
+        forking = [branch for branch in self.branches if branch.fork_probability > 0]
+        object.__setattr__(self, "branches", tuple(sorted(forking, key=_place)))
+        if given and not forking:
+            object.__setattr__(self, "mimic", None)
         self.require(self.epochs >= 1, f"epochs={self.epochs}: must be at least 1")
         self.require(0 <= self.dropout < 1, f"dropout={self.dropout}: must lie in [0, 1)")
         self.require(
@@ -191,6 +251,11 @@ class Recipe(Spec):
             "heads can mimic each other only where there are side branches: give branches, or leave mimic out",
         )
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("fork_scaling", self.fork_scaling, FORK_SCALINGS)
+        for pair in self.mimic.listed if self.mimic is not None else ():
+            for head in (pair.student, pair.teacher):
+                if head not in self.heads:
+                    raise unknown("head in mimic.listed", head, self.heads)
 
     @property
     def method(self) -> str:
@@ -204,9 +269,14 @@ class Recipe(Spec):
         """Names of the heads: `main`, then each side branch by its node (`side1`; a second one there is `side1b`)."""
         names: list[str] = ["main"]
         for index, branch in enumerate(self.branches):
-            earlier = sum(other.after == branch.after for other in self.branches[:index])
-            names.append(f"side{branch.after}" + (chr(ord("a") + earlier) if earlier else ""))
+            earlier = sum(other.node == branch.node for other in self.branches[:index])
+            names.append(f"side{branch.node}" + (chr(ord("a") + earlier) if earlier else ""))
         return tuple(names)
+
+
+def _place(branch: BranchSpec) -> tuple[int, float]:
+    """How far along the backbone a branch forks; a stage's output comes after its blocks."""
+    return branch.after, branch.block or math.inf
 
 
 def _one_of(kind: str, name: str, choices: Sequence[str]) -> None:

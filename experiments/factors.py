@@ -4,6 +4,7 @@ A factor is one of those registered here, or the dotted path of any recipe field
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from dhm.backbones import ARCHITECTURES
 from dhm.branches import default_branch
 from dhm.cost import on_meta
 from dhm.fields import field_types, replace_at
-from dhm.recipe import BranchSpec, MimicSpec, Recipe
+from dhm.recipe import MimicSpec, Recipe
 from dhm.registry import Registry, unknown
 
 METHODS = ("plain", "dsl", "dhm")
@@ -40,20 +41,27 @@ def method(recipe: Recipe, level: Any) -> Recipe:
         return dataclasses.replace(recipe, branches=(), mimic=None)
     if level == "dsl":
         return dataclasses.replace(recipe, mimic=None)
+    if not recipe.branches:  # none forks: a fork probability of 0
+        return recipe
     return dataclasses.replace(recipe, mimic=recipe.mimic or MimicSpec())
 
 
 def positions(recipe: Recipe, level: Any) -> Recipe:
-    """Branches after the stages named, `"1+2"`: the recipe's own where it has them, else the architecture's."""
+    """Branches at the nodes named: `"1+2"` after stages 1 and 2, `"2.3"` after the third block of stage 2.
+
+    They are the recipe's own where it has them, else the architecture's.
+    """
     text = str(level)
     parts = text.split("+")
-    if not all(part.isdigit() for part in parts) or len(set(parts)) < len(parts):
-        raise ValueError(f"positions {text!r}: give stages with a plus between them, such as '1+2'")
+    if not all(re.fullmatch(r"\d+(\.\d+)?", part) for part in parts) or len(set(parts)) < len(parts):
+        raise ValueError(
+            f"positions {text!r}: give stages with a plus between them, such as '1+2'; '2.3' is a block inside a stage"
+        )
     architecture = ARCHITECTURES.get(recipe.arch)
     depths = tuple(info.depth for info in on_meta(method(recipe, "plain")).backbone.info)
-    own: dict[int, BranchSpec] = {branch.after: branch for branch in recipe.branches}
-    nodes = [int(part) for part in parts]
-    branches = tuple(own.get(node) or default_branch(architecture, depths, node) for node in nodes)
+    own = {(branch.after, branch.block): branch for branch in recipe.branches}
+    nodes = [(int(stage), int(block or 0)) for stage, _, block in (part.partition(".") for part in parts)]
+    branches = tuple(own.get(node) or default_branch(architecture, depths, *node) for node in nodes)
     return dataclasses.replace(recipe, branches=branches)
 
 
@@ -65,6 +73,12 @@ def branch_depth(recipe: Recipe, level: Any) -> Recipe:
         dataclasses.replace(branch, blocks=tuple(max(1, round(blocks * level)) for blocks in branch.blocks))
         for branch in recipe.branches
     )
+    return dataclasses.replace(recipe, branches=branches)
+
+
+def fork_probability(recipe: Recipe, level: Any) -> Recipe:
+    """The probability with which every branch forks at a step; 0 is plain training."""
+    branches = tuple(replace_at(branch, "fork_probability", level) for branch in recipe.branches)
     return dataclasses.replace(recipe, branches=branches)
 
 
@@ -92,6 +106,15 @@ FACTORS.register(
         apply=branch_depth,
         label=lambda level: f"branches x{level:g}",
         summary="a factor on the blocks of every side branch",
+    ),
+)
+
+FACTORS.register(
+    "fork_probability",
+    Factor(
+        apply=fork_probability,
+        label=lambda level: f"p {level:g}",
+        summary="how likely every side branch is to fork at a step",
     ),
 )
 

@@ -163,6 +163,8 @@ class Grid:
                 made = _recipe(benchmark, point, changes, recipe)
                 points.setdefault(made, []).append(point)
         kept = {made: _relevant(same, factors) for made, same in points.items()}
+        if any(all(level is None for level in point.values()) for point in kept.values()):
+            raise ValueError(f"grid {self.name!r}: its factors change nothing here, all points come to one recipe")
         return self._named(kept)
 
     def _named(self, points: Mapping[Recipe, Mapping[str, Any]]) -> list[Variant]:

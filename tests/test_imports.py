@@ -16,12 +16,13 @@ FLOORS = (
     ("registry",),
     ("fields", "streams"),
     ("recipe",),
+    ("steps",),
     ("backbones",),
     ("branches",),
     ("network",),
     ("losses", "optim", "metrics", "checkpoint", "data", "cost"),
     ("training",),
-    ("engine",),
+    ("diagnostics", "engine"),
 )
 
 

@@ -71,7 +71,9 @@ class Backbone(nn.Module):
         self.info = tuple(infos)
         self.classifier = self.classifier_for(channels)
 
-    def stage(self, index: int, *, in_channels: int, blocks: int, width: float) -> tuple[nn.Module, int]:
+    def stage(
+        self, index: int, *, in_channels: int, blocks: int, width: float, continued: bool = False
+    ) -> tuple[nn.Module, int]:
         """A stage of this family, and the channels that it hands on.
 
         Args:
@@ -79,8 +81,13 @@ class Backbone(nn.Module):
             in_channels: channels that it is given.
             blocks: its depth.
             width: factor on its channels (for DenseNet, on its growth rate).
+            continued: whether it goes on from a block inside that stage, and so does not reduce the maps again.
         """
         raise NotImplementedError
+
+    def node_channels(self, index: int, block: int) -> int:
+        """Channels at a node: after a block (from 1) of a stage (from 0), or with block 0 at the stage's output."""
+        return self.info[index].channels
 
     def stage_stride(self, index: int) -> int:
         """By how much a stage reduces its maps."""

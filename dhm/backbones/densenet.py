@@ -90,11 +90,13 @@ class DenseNet(Backbone):
             raise ValueError(f"a DenseNet{'-BC' if bottleneck else ''} has {form} layers; {depth} is not one of them")
         super().__init__(depths=(layers,) * STAGES, num_classes=num_classes, dropout=dropout)
         self.growth, self.bottleneck, self.compression = growth, bottleneck, compression
-        stem_channels = 2 * growth if bottleneck else 16
-        self.assemble(stem=conv3x3(in_channels, stem_channels), stem_channels=stem_channels)
+        self.stem_channels = 2 * growth if bottleneck else 16
+        self.assemble(stem=conv3x3(in_channels, self.stem_channels), stem_channels=self.stem_channels)
 
-    def stage(self, index: int, *, in_channels: int, blocks: int, width: float) -> tuple[nn.Module, int]:
-        """See `Backbone.stage`."""
+    def stage(
+        self, index: int, *, in_channels: int, blocks: int, width: float, continued: bool = False
+    ) -> tuple[nn.Module, int]:
+        """See `Backbone.stage`. The transition at its end reduces the maps, also where the stage is continued."""
         growth = scaled(self.growth, width)
         parts: list[nn.Module] = []
         channels = in_channels
@@ -106,6 +108,13 @@ class DenseNet(Backbone):
             parts.append(Transition(channels, compressed, self.dropout))
             channels = compressed
         return nn.Sequential(*parts), channels
+
+    def node_channels(self, index: int, block: int) -> int:
+        """See `Backbone.node_channels`. Every layer adds the growth rate."""
+        if block == 0:
+            return self.info[index].channels
+        before = self.stem_channels if index == 0 else self.info[index - 1].channels
+        return before + block * self.growth
 
     def stage_stride(self, index: int) -> int:
         """See `Backbone.stage_stride`."""

@@ -57,10 +57,12 @@ class CifarResNet(Backbone):
         stem = nn.Sequential(conv3x3(in_channels, CHANNELS[0]), nn.BatchNorm2d(CHANNELS[0]), nn.ReLU(inplace=True))
         self.assemble(stem=stem, stem_channels=CHANNELS[0])
 
-    def stage(self, index: int, *, in_channels: int, blocks: int, width: float) -> tuple[nn.Module, int]:
+    def stage(
+        self, index: int, *, in_channels: int, blocks: int, width: float, continued: bool = False
+    ) -> tuple[nn.Module, int]:
         """See `Backbone.stage`."""
         channels = scaled(CHANNELS[index], width)
-        first = BasicBlock(in_channels, channels, self.stage_stride(index))
+        first = BasicBlock(in_channels, channels, 1 if continued else self.stage_stride(index))
         return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1))), channels
 
     def stage_stride(self, index: int) -> int:

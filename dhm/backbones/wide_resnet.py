@@ -56,10 +56,12 @@ class WideResNet(Backbone):
         self.widening = widening
         self.assemble(stem=conv3x3(in_channels, STEM_CHANNELS), stem_channels=STEM_CHANNELS)
 
-    def stage(self, index: int, *, in_channels: int, blocks: int, width: float) -> tuple[nn.Module, int]:
+    def stage(
+        self, index: int, *, in_channels: int, blocks: int, width: float, continued: bool = False
+    ) -> tuple[nn.Module, int]:
         """See `Backbone.stage`."""
         channels = scaled(CHANNELS[index], self.widening * width)
-        first = PreactivationBlock(in_channels, channels, self.stage_stride(index), self.dropout)
+        first = PreactivationBlock(in_channels, channels, 1 if continued else self.stage_stride(index), self.dropout)
         rest = (PreactivationBlock(channels, channels, 1, self.dropout) for _ in range(blocks - 1))
         return nn.Sequential(first, *rest), channels
 

@@ -153,6 +153,15 @@ def test_identity_depends_on_recipe_data_and_seed_and_on_nothing_else() -> None:
     assert len(others) == 5
 
 
+def agree(frozen: object, now: object) -> bool:
+    """Whether what was frozen stands as it was; fields that came later do not count."""
+    if isinstance(frozen, dict) and isinstance(now, dict):
+        return all(name in now and agree(value, now[name]) for name, value in frozen.items())
+    if isinstance(frozen, list) and isinstance(now, list):
+        return len(frozen) == len(now) and all(map(agree, frozen, now))
+    return frozen == now
+
+
 def test_identities_are_frozen() -> None:
     """A recipe that was recorded keeps its identity for ever.
 
@@ -162,7 +171,7 @@ def test_identities_are_frozen() -> None:
     for entry in json.loads(FROZEN.read_text()):
         recipe = from_dict(Recipe, entry["recipe"])
         assert recipe_id(recipe, entry["data"]) == entry["recipe_id"], entry["what"]
-        assert to_dict(recipe) == entry["recipe"], f"{entry['what']}: a default has changed"
+        assert agree(entry["recipe"], to_dict(recipe)), f"{entry['what']}: a default has changed"
 
 
 def test_what_is_frozen_is_what_the_grids_make() -> None:
@@ -173,4 +182,4 @@ def test_what_is_frozen_is_what_the_grids_make() -> None:
         for variant in GRIDS.get(name).variants(BENCHMARKS.get(benchmark))
     }
     for entry in json.loads(FROZEN.read_text()):
-        assert made[entry["what"]] == entry["recipe"], entry["what"]
+        assert agree(entry["recipe"], made[entry["what"]]), entry["what"]
