@@ -11,6 +11,7 @@ from analysis import schema, style
 from analysis.data import GridData
 from analysis.plan import Level, Plan, VariantRecord
 
+METRICS = (schema.TEST_TOP1,)
 _ROOM = 4  # lines that one panel can hold beside a baseline
 _TICKS = [value * scale for scale in (0.01, 0.1, 1, 10) for value in (1, 2, 3, 5, 7)]
 

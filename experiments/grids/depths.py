@@ -22,6 +22,6 @@ depths = GRIDS.register(
             "branch_depth": [1, 2],
         },
         baseline={"method": "plain"},
-        figures=("depths", "training_curves"),
+        figures=("levels", "training_curves"),
     ),
 )

@@ -75,7 +75,7 @@ def methods() -> list[dict[str, Any]]:
 GRIDS = {
     "branch_positions": (branch_positions, ["training_curves", "positions"]),
     "mimicking_weights": (mimicking_weights, ["training_curves", "weights"]),
-    "depths": (depths, ["training_curves", "depths"]),
+    "depths": (depths, ["training_curves", "levels"]),
     "methods": (methods, ["training_curves", "methods"]),
 }
 

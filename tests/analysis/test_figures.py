@@ -12,7 +12,7 @@ from analysis.data import GridData, IncompleteError
 from analysis.figures import methods, positions, training_curves, weights
 
 # a grid for each figure; one without an entry is drawn of branch positions
-GRIDS = {"weights": "mimicking_weights-1", "depths": "depths-1", "methods": "methods-1"}
+GRIDS = {"weights": "mimicking_weights-1", "levels": "depths-1", "methods": "methods-1"}
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,8 @@ def test_methods_keep_their_colours(grids: dict[str, GridData]) -> None:
 def test_a_figure_without_its_factor_says_what_it_needs(grids: dict[str, GridData]) -> None:
     with pytest.raises(ValueError, match=r"needs the factor 'mimic\.alpha'"):
         weights.build(grids["methods-1"])
-    with pytest.raises(ValueError, match="needs the factor 'branch_depth' or 'arch'"):
-        catalogue.figure("depths")(grids["methods-1"])
+    with pytest.raises(ValueError, match="needs a factor besides 'method'"):
+        catalogue.figure("levels")(grids["methods-1"])
 
 
 def test_one_seed_draws_without_warnings(grids: dict[str, GridData], recwarn: pytest.WarningsRecorder) -> None:

@@ -106,7 +106,16 @@ def test_defaults_are_those_of_the_released_code() -> None:
         "warmup": "linear",
         "warmup_lr": 0.0,
     }
-    assert to_dict(MimicSpec()) == {"alpha": 1.0, "temperature": 1.0, "smoothing": 1e-8}
+    assert to_dict(MimicSpec()) == {
+        "alpha": 1.0,
+        "temperature": 1.0,
+        "smoothing": 1e-8,
+        "pairs": "all",
+        "listed": [],
+        "alpha_warmup": 0.0,
+        "stop_gradient": True,
+        "random_stop": False,
+    }
     assert (DIGITS.pad, DIGITS.flip, PLAIN.dropout, PLAIN.precision) == (4, True, 0.0, "float32")
 
 

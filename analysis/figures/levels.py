@@ -1,4 +1,4 @@
-"""Error over depth, of the side branches or of the backbone, a line for each method."""
+"""Error over the levels of a factor, a line for each method; a panel for each backbone where that varies as well."""
 
 from typing import Any
 
@@ -9,25 +9,35 @@ from analysis import effects, style
 from analysis.data import GridData, records
 from analysis.plan import Level, VariantRecord
 
-BRANCH, BACKBONE = "branch_depth", "arch"
+METHOD, BACKBONE = "method", "arch"
+LONG = 10  # letters of a level that does not fit beside its neighbours
+AXES = {
+    "arch": "backbone",
+    "branch_depth": "depth of branches (×)",
+    "fork_probability": "fork probability",
+    "mimic.pairs": "way that knowledge goes",
+    "data.label_noise": "share of wrong training labels",
+    "data.train_size": "training images (0: all)",
+}
 
 
 def build(grid: GridData) -> Figure:
-    """Draw means with 95 % intervals; a panel for each backbone where branch depth varies as well.
+    """Draw means with 95 % intervals, the levels evenly spaced.
 
-    ValueError where the plan varies neither.
+    The factor is the first that is neither the method nor the backbone; without one it is the backbone. ValueError
+    where the plan varies neither.
     """
     plan = grid.plan
-    factor = BRANCH if plan.levels(BRANCH) else BACKBONE
-    levels = plan.levels(factor)
-    if not levels:
-        given = list(plan.factors)
+    varied = [name for name in plan.factors if name != METHOD and len(plan.levels(name)) > 1]
+    if not varied:
         raise ValueError(
-            f"figure 'depths' needs the factor {BRANCH!r} or {BACKBONE!r}; plan {plan.plan_id!r} has {given}"
+            f"figure 'levels' needs a factor besides {METHOD!r}; plan {plan.plan_id!r} has {list(plan.factors)}"
         )
+    factor = next((name for name in varied if name != BACKBONE), BACKBONE)
+    levels = plan.levels(factor)
     rows = {row["variant"]: row for row in records(effects.effects(grid))}
     archs = list(dict.fromkeys(variant.arch for variant in plan.variants))
-    panels = archs if factor == BRANCH else [""]
+    panels = archs if factor != BACKBONE else [""]
     with style.look():
         columns = min(3, len(panels))
         lines = -(-len(panels) // columns)
@@ -37,7 +47,7 @@ def build(grid: GridData) -> Figure:
             axes = figure.add_subplot(lines, columns, index + 1, sharex=shared, sharey=shared)
             members = [variant for variant in plan.variants if panel in ("", variant.arch)]
             _panel(axes, members, rows, factor, levels)
-            axes.set_xlabel("depth of branches (×)" if factor == BRANCH else "backbone")
+            axes.set_xlabel(AXES.get(factor, factor))
             if index % columns == 0:
                 axes.set_ylabel(style.ERROR)
             else:
@@ -79,6 +89,8 @@ def _panel(
             elinewidth=0.9,
             label=method,
         )
-    axes.set_xticks(range(len(levels)), [style.level(level) for level in levels])
+    names = [style.level(level).replace("_", " ") for level in levels]
+    slanted = {"rotation": 30, "ha": "right"} if max(map(len, names)) > LONG else {}
+    axes.set_xticks(range(len(levels)), names, **slanted)
     axes.margins(x=0.12)
     axes.grid(visible=False, axis="x")
