@@ -2,8 +2,8 @@
 
     python -m experiments.run grid=architectures benchmark=cifar100 data.root=/data seeds=5 pool.gpus=all
 
-On CIFAR 15 variants, hundreds of GPU hours for 5 seeds; on `digits` 9 small ones, about two minutes. The DHM paper's own
-CIFAR-100 table is not sourced; plain figures of some backbones are, from the DKS authors.
+On CIFAR 15 variants, hundreds of GPU hours for 5 seeds; on `digits` 9 small ones, about two minutes. The DHM paper's
+own CIFAR-100 table is not sourced; plain figures of some backbones are, from the DKS authors.
 """
 
 from experiments.benchmarks import Benchmark

@@ -14,9 +14,9 @@ mimicking_pairs = GRIDS.register(
         name="mimicking_pairs",
         title="Mimicking pairs",
         question="Which way should knowledge go between the heads?",
-        reading="The baseline is DSL: the same branches without mimicking. Names say the way: `sides_to_main` draws the "
-        "main branch towards the side branches. The later a branch forks the deeper it is; the main branch is the "
-        "deepest.",
+        reading="The baseline is DSL: the same branches without mimicking. Names say the way: `sides_to_main` draws "
+        "the main branch towards the side branches. The later a branch forks the deeper it is; the main branch is "
+        "the deepest.",
         factors={
             "method": ["dsl", "dhm"],
             "mimic.pairs": ["all", "sides_to_main", "main_to_sides", "deep_to_shallow", "shallow_to_deep"],
