@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from dhm.data import ImageSet, RawData, eval_batches
+from dhm.data import DataSet, HeldOut
 from dhm.losses import objective
 from dhm.metrics import TermMeans, top_k_wrong
 from dhm.optim import learning_rate, set_learning_rate
@@ -24,7 +24,7 @@ def fit(
     seed: int,
     runtime: Runtime | None = None,
     callbacks: Sequence[Callback] = (),
-    data: RawData | None = None,
+    data: DataSet | None = None,
 ) -> Result:
     """Train a recipe at a seed, from its checkpoint if there is one.
 
@@ -107,11 +107,11 @@ def evaluate(training: Training) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def _wrong(training: Training, images: ImageSet) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _wrong(training: Training, images: HeldOut) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Which images are wrong by top-1 and by top-5, (H, N) each, and the mean cross-entropy (H,), on the host."""
     training.network.eval()
     top1, top5, losses = [], [], []
-    for batch, labels in eval_batches(images, training.batches.normaliser, batch_size=EVAL_BATCH):
+    for batch, labels in images.batches(EVAL_BATCH):
         with training.autocast():
             logits = training.network(batch).stacked()
         top1.append(top_k_wrong(logits, labels, 1))

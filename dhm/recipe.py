@@ -16,6 +16,7 @@ from dhm.registry import unknown
 SCHEDULES = ("constant", "multistep", "step", "cosine", "linear")
 WARMUPS = ("linear", "constant")
 PRECISIONS = ("float32", "bf16")
+AUGMENTATIONS = ("shift", "resized_crop")
 PAIRS = ("all", "sides_to_main", "main_to_sides", "deep_to_shallow", "shallow_to_deep", "listed")
 FORK_SCALINGS = ("none", "inverse")
 
@@ -179,9 +180,12 @@ class DataSpec(Spec):
         train_size: number of training images to keep, balanced over classes and drawn by the run's seed; 0 keeps all.
         val_fraction: share of the training images held out for validation, drawn by the run's seed.
         label_noise: share of the training labels that are replaced by another class, drawn by the run's seed.
-        pad: random crops shift an image by at most this many pixels (zeros outside).
+        augment: `shift` moves an image by at most `pad` pixels (zeros outside); `resized_crop` cuts out a random part
+            and resizes it to `image_size`, as on ImageNet, and does not use `pad`.
+        pad: the largest shift, in pixels.
         flip: random horizontal flips.
         image_size: images are resized (shorter side) and centre-cropped to this many pixels; 0 leaves them as they are.
+        resize: the shorter side before the centre crop, in pixels; 0 is `image_size`.
         mean, std: per-channel normalisation of pixels in [0, 1]; empty means those of the training images.
     """
 
@@ -189,20 +193,32 @@ class DataSpec(Spec):
     train_size: int = 0
     val_fraction: float = 0.0
     label_noise: float = 0.0
+    augment: str = "shift"
     pad: int = 4
     flip: bool = True
     image_size: int = 0
+    resize: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
-        for name in ("train_size", "pad", "image_size"):
+        for name in ("train_size", "pad", "image_size", "resize"):
             self.require(getattr(self, name) >= 0, f"data.{name}={getattr(self, name)}: must not be negative")
         for name in ("val_fraction", "label_noise"):
             self.require(0 <= getattr(self, name) < 1, f"data.{name}={getattr(self, name)}: must lie in [0, 1)")
         self.require(len(self.mean) == len(self.std), "data.mean and data.std must have the same length")
         self.require(all(s > 0 for s in self.std), f"data.std={list(self.std)}: must be above 0")
+        _one_of("data.augment", self.augment, AUGMENTATIONS)
+        self.require(
+            self.augment != "resized_crop" or self.image_size > 0,
+            "data.augment=resized_crop makes every image one size: say which with data.image_size=224",
+        )
+        self.require(
+            self.resize == 0 or 0 < self.image_size <= self.resize,
+            f"data.resize={self.resize} is the shorter side before the centre crop of data.image_size="
+            f"{self.image_size}: give a data.image_size above 0 that is not larger",
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from dhm import checkpoint
-from dhm.data import Batches, RawData, load, split
+from dhm.data import DataSet, load
 from dhm.fields import to_dict
 from dhm.network import BranchedNetwork, build_network
 from dhm.optim import make_optimiser
@@ -20,14 +20,16 @@ class Runtime:
     Args:
         device: `cpu`, `cuda` or `cuda:1`.
         threads: of one run on a CPU. Equal results need equal threads.
+        workers: processes that decode images, for data sets that are streamed; 0 decodes in the run itself.
         data_root: folder of the data set, for those that are not embedded.
-        cache: folder for decoded images.
+        cache: folder for decoded images and fingerprints.
         checkpoint: file of this run's checkpoint; without one nothing is saved.
         deterministic: on a GPU, kernels that give equal bits.
     """
 
     device: str = "cpu"
     threads: int = 1
+    workers: int = 0
     data_root: Path | None = None
     cache: Path | None = None
     checkpoint: Path | None = None
@@ -89,13 +91,15 @@ class Training:
         notes: what happened that a reader of the record should know, such as a damaged checkpoint.
     """
 
-    def __init__(self, recipe: Recipe, seed: int, runtime: Runtime, data: RawData | None = None) -> None:
+    def __init__(self, recipe: Recipe, seed: int, runtime: Runtime, data: DataSet | None = None) -> None:
         self.recipe, self.seed, self.runtime = recipe, seed, runtime
         self.device = torch.device(runtime.device)
         self.data = data or load(recipe.data, runtime.data_root, runtime.cache)
-        parts = split(self.data, recipe.data, seed)
-        self.batches = Batches(parts.train, recipe.data, batch_size=recipe.optim.batch_size, device=self.device)
-        self.held_out = {"val": parts.val.to(self.device), "test": parts.test.to(self.device)}
+        images = self.data.open(
+            recipe.data, seed, batch_size=recipe.optim.batch_size, device=self.device, workers=runtime.workers
+        )
+        self.batches = images.train
+        self.held_out = {"val": images.val, "test": images.test}
         network = build_network(recipe, in_channels=self.data.channels, num_classes=self.data.num_classes, seed=seed)
         self.network = network.to(self.device)
         self.optimiser = make_optimiser(self.network.parameters(), recipe.optim)

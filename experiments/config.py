@@ -31,6 +31,7 @@ class PoolConfig:
     slots_per_gpu: int = 1
     cpu_slots: int = 0
     threads: int = 1
+    workers: typing.Optional[int] = None  # noqa: UP045
     deterministic: bool = True
 
 

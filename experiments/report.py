@@ -13,7 +13,7 @@ from analysis.build import build
 from analysis.build import report as built_report
 from analysis.summary import summary
 from dhm import cost
-from dhm.data import RawData
+from dhm.data import DataSet
 from experiments import records
 from experiments.benchmarks import BENCHMARKS, RECIPES
 from experiments.factors import FACTORS
@@ -53,7 +53,8 @@ def help_page(console: Console) -> None:
             "data.root": "folder of the images",
             "plan=true": "shows the cells, with cost; runs nothing",
             "retry": "failed: run failed cells again; stale: those that other code made",
-            "pool.gpus": "auto, all, none, how many, or a list; pool.slots_per_gpu, pool.cpu_slots, pool.threads",
+            "pool.gpus": "auto, all, none, how many, or a list; pool.slots_per_gpu, pool.cpu_slots, pool.threads, "
+            "pool.workers (processes that decode images, for each run)",
             "store, results": "folders of the record and of tables and figures",
             "allow_incomplete=true": "tables of a grid that is not complete, whose captions say so",
             "grid_dir": "folder with grids of your own, YAML",
@@ -62,7 +63,7 @@ def help_page(console: Console) -> None:
     console.print("\nExit codes: 0 done, 1 not all cells done, 2 a mistake in the command, 130 interrupted.")
 
 
-def plan_table(console: Console, plan: Plan, data: RawData, stores: Stores, *, slots: int) -> None:
+def plan_table(console: Console, plan: Plan, data: DataSet, stores: Stores, *, slots: int) -> None:
     """The cells of a plan by state, with their cost. Reads the store if there is one, and writes nothing."""
     try:
         runs = store.runs(stores.tracking_uri)
@@ -138,9 +139,8 @@ def _section(console: Console, title: str, lines: dict[str, str]) -> None:
     console.print(table)
 
 
-def _cost(variant: Variant, data: RawData) -> cost.Cost:
-    height, width = data.train_images.shape[2:]
-    return cost.measure(variant.recipe, channels=data.channels, size=(height, width), num_classes=data.num_classes)
+def _cost(variant: Variant, data: DataSet) -> cost.Cost:
+    return cost.measure(variant.recipe, channels=data.channels, size=data.image_shape, num_classes=data.num_classes)
 
 
 def _state(found: dict[str, records.CellRecord], cell_id: str) -> str:

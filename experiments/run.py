@@ -64,14 +64,15 @@ def _run(settings: DictConfig, console: Console) -> int:
         levels=config.levels_of(settings),
         data_root=root,
     )
+    places = _slots(settings.pool)
     options = Options(
         retries=_at_least(settings.study.retries, 0, "study.retries"),
         retry=settings.retry,
         threads=_at_least(settings.pool.threads, 1, "pool.threads"),
+        workers=_workers(settings.pool.workers, places),
         deterministic=settings.pool.deterministic,
         data_root=root,
     )
-    places = _slots(settings.pool)
     if settings.plan:
         plan, data = make_plan(request, stores)
         report.plan_table(console, plan, data, stores, slots=len(places))
@@ -138,11 +139,21 @@ def _signals(scheduler: Scheduler) -> Iterator[None]:
 
 def _slots(pool: DictConfig) -> list[Slot]:
     threads = _at_least(pool.threads, 1, "pool.threads")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cpu_slots = _at_least(pool.cpu_slots, 0, "pool.cpu_slots") or max(1, cores // threads)
+    cpu_slots = _at_least(pool.cpu_slots, 0, "pool.cpu_slots") or max(1, _cores() // threads)
     return slots(
         choose_gpus(config.plain(pool.gpus)), _at_least(pool.slots_per_gpu, 1, "pool.slots_per_gpu"), cpu_slots
     )
+
+
+def _workers(asked: int | None, places: Sequence[Slot]) -> int:
+    """Processes of a run that decode images: beside a GPU its share of the cores; on a CPU, which trains, none."""
+    if asked is not None:
+        return _at_least(asked, 0, "pool.workers")
+    return 0 if places[0].device == "cpu" else max(1, _cores() // len(places))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _at_least(value: int, least: int, name: str) -> int:

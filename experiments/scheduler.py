@@ -14,7 +14,7 @@ import optuna
 
 from analysis import schema, store
 from dhm import checkpoint, cost
-from dhm.data import RawData
+from dhm.data import DataSet
 from dhm.recipe import Recipe
 from dhm.training import Runtime
 from experiments.grid import Cell, Plan
@@ -39,12 +39,14 @@ class Options:
         retries: how often a cell that was lost or ran out of memory is started again without having got further.
         retry: which cells that have a record are made anew: `failed`, `stale`, or none.
         threads: of a run on a CPU.
+        workers: of a run, see `Runtime`.
         deterministic: see `Runtime`.
     """
 
     retries: int = 2
     retry: str | None = None
     threads: int = 1
+    workers: int = 0
     deterministic: bool = True
     data_root: Path | None = None
 
@@ -81,7 +83,7 @@ class Scheduler:
         self,
         *,
         plan: Plan,
-        data: RawData,
+        data: DataSet,
         pool: Pool,
         stores: Stores,
         tracker: Tracker,
@@ -208,6 +210,7 @@ class Scheduler:
             runtime=Runtime(
                 device=slot.device,
                 threads=options.threads,
+                workers=options.workers,
                 data_root=options.data_root,
                 cache=self._stores.cache,
                 checkpoint=self._stores.checkpoint(cell.cell_id),
@@ -230,9 +233,8 @@ class Scheduler:
     def _network(self, recipe: Recipe) -> tuple[cost.Cost, dict[str, Any]]:
         """What a recipe's network costs, and its topology; the same for all seeds."""
         if recipe not in self._networks:
-            height, width = self._data.train_images.shape[2:]
             shape = {"channels": self._data.channels, "num_classes": self._data.num_classes}
-            measured = cost.measure(recipe, size=(height, width), **shape)
+            measured = cost.measure(recipe, size=self._data.image_shape, **shape)
             self._networks[recipe] = measured, cost.topology(recipe, **shape)
         return self._networks[recipe]
 

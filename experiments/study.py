@@ -7,7 +7,7 @@ from typing import Any
 
 import experiments.grids  # noqa: F401  the registry is filled by importing
 from dhm.cost import on_meta
-from dhm.data import Normaliser, RawData, load, split
+from dhm.data import DataSet, load
 from dhm.fields import replace_at
 from dhm.losses import weights
 from dhm.registry import unknown
@@ -37,7 +37,7 @@ class Request:
     data_root: Path | None = None
 
 
-def make_plan(request: Request, stores: Stores) -> tuple[Plan, RawData]:
+def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
     """The plan of a request, and the data set that it is about. Reads the data; starts nothing.
 
     Raises:
@@ -53,10 +53,13 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, RawData]:
         weights(variant.recipe)
     if benchmark.needs_root and request.data_root is None:
         raise ValueError(f"benchmark {benchmark.name} reads images from disk: say where they are with data.root=DIR")
-    # The image size is the only field of data that changes what is read; a grid that varies it is not offered.
+    # What is read, and so the fingerprint in every identity, is one for a plan.
+    for name in ("augment", "image_size", "resize"):
+        if len({getattr(variant.recipe.data, name) for variant in variants}) > 1:
+            raise ValueError(f"data.{name} changes which images are read, so no grid can vary it: run a grid for each")
     data = load(variants[0].recipe.data, request.data_root, stores.cache)
     for spec in {variant.recipe.data for variant in variants}:
-        Normaliser.of(spec, split(data, spec, seeds[0]).train.images)
+        data.check(spec, seeds[0])
     return (
         Plan(
             grid=grid,

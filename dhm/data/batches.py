@@ -6,12 +6,26 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from dhm.data.raw import DataError
-from dhm.data.split import ImageSet
+from dhm.data.dataset import Batch, DataError
 from dhm.recipe import DataSpec
 from dhm.streams import stream
 
 CHUNK = 4096  # images handled at once where a whole set passes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSet:
+    """uint8 images (N, C, H, W) and int64 labels (N,)."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same set on a device."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,15 +42,17 @@ class Normaliser:
         Raises:
             DataError: the recipe's do not have one value a channel.
         """
-        channels = images.shape[1]
-        if not spec.mean:
-            return cls.measured(images)
-        if len(spec.mean) != channels:
+        cls.check(spec, images.shape[1])
+        return cls(spec.mean, spec.std) if spec.mean else cls.measured(images)
+
+    @staticmethod
+    def check(spec: DataSpec, channels: int) -> None:
+        """A DataError where the recipe has a mean and a std, and not one value a channel."""
+        if spec.mean and len(spec.mean) != channels:
             raise DataError(
                 f"data.mean={list(spec.mean)}: the images have {channels} channel(s); give one value "
                 "a channel in data.mean and data.std, or neither to have them measured"
             )
-        return cls(spec.mean, spec.std)
 
     @classmethod
     def measured(cls, images: torch.Tensor) -> "Normaliser":
@@ -112,7 +128,7 @@ class Batches:
         """Batches an epoch."""
         return math.ceil(len(self._labels) / self.batch_size)
 
-    def epoch(self, seed: int, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         """Float32 images (B, C, H, W) and labels (B,) of one epoch.
 
         All is drawn on the CPU and for the whole epoch, so that a seed and an epoch give the same images in
@@ -132,15 +148,38 @@ class Batches:
             yield normalise(images), self._labels[chosen]
 
 
-def eval_batches(
-    images: ImageSet, normaliser: Normaliser, *, batch_size: int, channels_last: bool = False
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Normalised images and labels in their order, on the device that the set lies on (`ImageSet.to`)."""
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    normalise = normaliser.on(images.images.device, memory_format)
-    for start in range(0, len(images), batch_size):
-        part = slice(start, start + batch_size)
-        yield normalise(images.images[part]), images.labels[part]
+class HeldOutSet:
+    """Images that lie on the device, to be looked at in their order.
+
+    Args:
+        images: moved to `device`.
+        normaliser: that of the training images.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        normaliser: Normaliser,
+        *,
+        device: torch.device | str = "cpu",
+        channels_last: bool = False,
+    ) -> None:
+        self._set = images.to(device)
+        self._normalise = normaliser.on(device, torch.channels_last if channels_last else torch.contiguous_format)
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """int64 (N,)."""
+        return self._set.labels
+
+    def __len__(self) -> int:
+        return len(self._set)
+
+    def batches(self, at_most: int) -> Iterator[Batch]:
+        """Normalised images and labels, `at_most` in a batch."""
+        for images, labels in zip(self._set.images.split(at_most), self._set.labels.split(at_most), strict=True):
+            if len(labels):  # an empty set splits into one empty part
+                yield self._normalise(images), labels
 
 
 def _padded(images: torch.Tensor, pad: int, device: torch.device | str) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from dhm.data.raw import RawData
+from dhm.recipe import DataSpec
 
 FORMAT = 1  # raise it when decoding changes
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -32,24 +33,24 @@ class Source(Protocol):
     def files(self) -> Sequence[str]:
         """Every file that `read` reads, beneath `root`."""
 
-    def read(self, image_size: int) -> RawData:
-        """Decode all files; size 0 leaves the images as they are."""
+    def read(self, spec: DataSpec) -> RawData:
+        """Decode all files at the size that the recipe asks for."""
 
 
-def read_cached(source: Source, image_size: int, cache: Path) -> RawData:
-    """`source.read(image_size)`, kept in `cache` as one file and mapped from there the next time.
+def read_cached(source: Source, spec: DataSpec, cache: Path) -> RawData:
+    """`source.read(spec)`, kept in `cache` as one file and mapped from there the next time.
 
     A change of a file's name, size or time makes another entry. An entry that cannot be read is built again.
     One that cannot be written costs a warning. Of processes that build one at once, the last one's stays.
     """
     try:
-        entry = cache / f"{source.layout}-{_manifest(source, image_size)}.pt"
+        entry = cache / f"{source.layout}-{manifest(source, spec.image_size, spec.resize)}.pt"
     except FileNotFoundError:
-        return source.read(image_size)  # which says what is missing
+        return source.read(spec)  # which says what is missing
     try:
         return _read(entry)
     except Exception:  # missing or damaged, in whichever way zip, pickle and torch report it
-        raw = source.read(image_size)
+        raw = source.read(spec)
     try:
         _write(raw, entry)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
@@ -57,8 +58,8 @@ def read_cached(source: Source, image_size: int, cache: Path) -> RawData:
     return raw
 
 
-def _manifest(source: Source, image_size: int) -> str:
-    """Hash of what determines the entry.
+def manifest(source: Source, *how: int) -> str:
+    """Hash of what determines an entry: the files, and how they are looked at.
 
     The time of the last change to the inode is part of it: archives restore modification times, and files
     without compression have equal sizes, so that two versions of a set may agree in both.
@@ -68,7 +69,7 @@ def _manifest(source: Source, image_size: int) -> str:
     for file in source.files:
         stat = os.stat(f"{root}/{file}")  # noqa: PTH116  (a Path for each file takes four times as long)
         files.append((file, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
-    what = [FORMAT, source.layout, str(root), image_size, files]
+    what = [FORMAT, source.layout, str(root), *how, files]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
 
 

@@ -10,8 +10,11 @@ from pathlib import Path
 import torch
 from torchvision import datasets
 
-from dhm.data.folders import LAYOUT, SPLITS, ImageFolders, existing, find_image_folders
-from dhm.data.raw import DataError, RawData, resize_all
+from dhm.data.dataset import DataError
+from dhm.data.folders import LAYOUT, TESTS, TRAIN, ImageFolders, existing, find_image_folders
+from dhm.data.pixels import resize_all
+from dhm.data.raw import RawData
+from dhm.recipe import DataSpec
 
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 
@@ -31,7 +34,7 @@ class PickledCifar:
         names = [name for name, _ in (*self.kind.train_list, *self.kind.test_list)]
         return [f"{self.kind.base_folder}/{name}" for name in (*names, self.kind.meta["filename"])]
 
-    def read(self, image_size: int) -> RawData:
+    def read(self, spec: DataSpec) -> RawData:
         """Unpickle both splits, after torchvision has compared every file with its published checksum."""
         try:
             train, test = (self.kind(self.root, train=training) for training in (True, False))
@@ -41,9 +44,9 @@ class PickledCifar:
                 f"unpack {self.kind.url} there again"
             ) from error
         return RawData(
-            train_images=resize_all(_images(train), image_size),
+            train_images=resize_all(_images(train), spec.image_size, spec.resize),
             train_labels=torch.tensor(train.targets),
-            test_images=resize_all(_images(test), image_size),
+            test_images=resize_all(_images(test), spec.image_size, spec.resize),
             test_labels=torch.tensor(test.targets),
             classes=tuple(train.classes),
         )
@@ -63,7 +66,7 @@ def _find(kind: type[datasets.CIFAR10], root: Path | None) -> PickledCifar | Ima
     content = f"a folder that holds {kind.base_folder}/ (unpack {kind.url} there), or {LAYOUT}"
     root = existing(root, content)
     if not (root / kind.base_folder).is_dir():
-        if any((root / split).is_dir() for split in SPLITS):
+        if any((root / split).is_dir() for split in (TRAIN, *TESTS)):
             return find_image_folders(root)
         _download(kind, root, content)
     return PickledCifar(root=root, kind=kind)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from dhm.data.raw import RawData, resize_all
+from dhm.data.pixels import resize_all
+from dhm.data.raw import RawData
 from dhm.recipe import DataSpec
 
 TRAINING_POOL = 1000
@@ -20,7 +21,8 @@ def load_digits(root: Path | None, spec: DataSpec) -> RawData:
 
     digits = sklearn.datasets.load_digits()
     values = torch.from_numpy(digits.images)
-    images = resize_all((values * 255 / 16).round().to(torch.uint8).unsqueeze(1), spec.image_size)
+    pixels = (values * 255 / 16).round().to(torch.uint8).unsqueeze(1)
+    images = resize_all(pixels, spec.image_size, spec.resize)
     labels = torch.from_numpy(digits.target).to(torch.int64)
     return RawData(
         train_images=images[:TRAINING_POOL],

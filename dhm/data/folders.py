@@ -1,4 +1,4 @@
-"""Images in folders: `train/CLASS/*` and `test/CLASS/*`."""
+"""Images in folders: `train/CLASS/*` and `test/CLASS/*`, or `val/CLASS/*` in its place."""
 
 import dataclasses
 import functools
@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from dhm.data.raw import DataError, RawData, planes, to_square
+from dhm.data.dataset import DataError
+from dhm.data.pixels import View, decode, to_square
+from dhm.data.raw import RawData
+from dhm.recipe import DataSpec
 
-LAYOUT = "train/CLASS/*.png and test/CLASS/*.png (or .jpg and the like)"
-SPLITS = ("train", "test")
-# Decoded images stay in memory; a set that does not fit there would have to be streamed, which is not built.
-MEMORY_LIMIT = 8 * 2**30
+LAYOUT = "train/CLASS/*.png and test/CLASS/*.png (val/ will do for test/, .jpg and the like for .png)"
+TRAIN, TESTS = "train", ("test", "val")
+MEMORY_LIMIT = 8 * 2**30  # of decoded images; more of them are streamed
 CHUNK = 256  # images that are decoded ahead of being stored
 SMALL_FILE = 16 * 2**10  # bytes; below it threads cost more than they bring (measured: PNG of 2 KiB, JPEG of 20)
 
@@ -42,9 +44,9 @@ class ImageFolders:
         """All image files, beneath `root`."""
         return [file for file, _ in (*self.train, *self.test)]
 
-    def read(self, image_size: int) -> RawData:
+    def read(self, spec: DataSpec) -> RawData:
         """Decode every image. All are made RGB, unless all are grey: then they keep their one channel."""
-        pixels = _decode_all(self.root, self.files, image_size)
+        pixels = _decode_all(self.root, self.files, spec)
         images = pixels.split([len(self.train), len(self.test)])
         labels = [torch.tensor([label for _, label in files]) for files in (self.train, self.test)]
         return RawData(
@@ -56,37 +58,41 @@ class ImageFolders:
         )
 
 
-def find_image_folders(root: Path | None) -> ImageFolders:
-    """List the images of `root/train/CLASS` and `root/test/CLASS`, folders within a class included.
+def find_image_folders(root: Path | None, tests: Sequence[str] = TESTS) -> ImageFolders:
+    """List the images of `root/train/CLASS` and of `root/test/CLASS`, folders within a class included.
+
+    Args:
+        tests: names of the folder of test images; the first that is there is taken.
 
     Raises:
         DataError: there is no such folder, or a split, a class or a class's images are missing.
     """
     root = existing(root, f"a folder that holds {LAYOUT}")
-    for split in SPLITS:
+    test = next((name for name in tests if (root / name).is_dir()), tests[0])
+    splits = TRAIN, test
+    for split in splits:
         if not (root / split).is_dir():
-            near = " There is a val/ folder: rename it to test/." if (root / "val").is_dir() else ""
-            raise DataError(f"{root} has no {split}/ folder: data.root must hold {LAYOUT}.{near}")
-    classes = {split: _class_names(root / split) for split in SPLITS}
+            raise DataError(f"{root} has no {split}/ folder: data.root must hold {LAYOUT}")
+    classes = {split: _class_names(root / split) for split in splits}
     for split, names in classes.items():
         if not names:
             raise DataError(f"{root / split} has no class folders: it must hold one folder of images a class")
     only = [
         f"only {split}/ has {', '.join(sorted(set(classes[split]) - set(classes[other])))}"
-        for split, other in (SPLITS, SPLITS[::-1])
+        for split, other in (splits, splits[::-1])
         if set(classes[split]) - set(classes[other])
     ]
     if only:
-        raise DataError(f"{root}: train/ and test/ must have the same classes; {'; '.join(only)}")
-    found = {
-        split: tuple(
+        raise DataError(f"{root}: {TRAIN}/ and {test}/ must have the same classes; {'; '.join(only)}")
+    train, held_out = (
+        tuple(
             (f"{split}/{name}/{file}", label)
             for label, name in enumerate(names)
             for file in _images_of(root / split / name)
         )
         for split, names in classes.items()
-    }
-    return ImageFolders(root=root, classes=tuple(classes["train"]), train=found["train"], test=found["test"])
+    )
+    return ImageFolders(root=root, classes=tuple(classes[TRAIN]), train=train, test=held_out)
 
 
 def existing(root: Path | None, content: str) -> Path:
@@ -116,11 +122,14 @@ def _images_of(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _decode_all(root: Path, files: Sequence[str], image_size: int) -> torch.Tensor:
+def _decode_all(root: Path, files: Sequence[str], spec: DataSpec) -> torch.Tensor:
     """uint8 (N, C, H, W); grey until the first colour image, then RGB throughout."""
-    first = _decode(root / files[0], image_size)
+    view: View = functools.partial(to_square, size=spec.image_size, shorter=spec.resize)
+    if spec.image_size == 0:
+        view = _whole
+    first = decode(root / files[0], view)
     images = _empty(len(files), first.shape, root)
-    for index, pixels in enumerate(_decoded(root, files, image_size)):
+    for index, pixels in enumerate(_decoded(root, files, view)):
         if pixels.shape[1:] != first.shape[1:]:
             raise DataError(
                 f"{root / files[index]} is {_size(pixels)} pixels, {root / files[0]} is {_size(first)}: "
@@ -134,34 +143,17 @@ def _decode_all(root: Path, files: Sequence[str], image_size: int) -> torch.Tens
     return images
 
 
-def _decoded(root: Path, files: Sequence[str], image_size: int) -> Iterator[npt.NDArray[np.uint8]]:
-    decode = functools.partial(_decode, image_size=image_size)
+def _whole(image: Image.Image) -> Image.Image:
+    return image
+
+
+def _decoded(root: Path, files: Sequence[str], view: View) -> Iterator[npt.NDArray[np.uint8]]:
+    decoded = functools.partial(decode, view=view)
     small = (root / files[0]).stat().st_size < SMALL_FILE
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), CHUNK):
             paths = [root / file for file in files[start : start + CHUNK]]
-            yield from map(decode, paths) if small else pool.map(decode, paths)
-
-
-def _decode(path: Path, image_size: int) -> npt.NDArray[np.uint8]:
-    """One image as uint8 (1 or 3, H, W)."""
-    try:
-        with Image.open(path) as file:
-            image = _eight_bit(file)
-            return planes(np.asarray(to_square(image, image_size) if image_size else image))
-    except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error
-        raise DataError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    if image.mode in ("1", "L", "LA", "La"):
-        return image.convert("L")
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion cuts off at 255 instead of scaling
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise DataError(f"mode {image.mode}, 32 bits a pixel; 8 or 16 are understood")
-    return image.convert("RGB")
+            yield from map(decoded, paths) if small else pool.map(decoded, paths)
 
 
 def _empty(count: int, shape: tuple[int, ...], root: Path) -> torch.Tensor:
@@ -169,8 +161,8 @@ def _empty(count: int, shape: tuple[int, ...], root: Path) -> torch.Tensor:
     if size > MEMORY_LIMIT:
         raise DataError(
             f"{root}: {count} decoded images of {shape[2]} by {shape[1]} pixels take {size / 2**30:.1f} GiB, "
-            f"more than the {MEMORY_LIMIT / 2**30:.0f} GiB that are kept in memory: set a smaller "
-            "data.image_size (reading images from disk while training is not available)"
+            f"more than the {MEMORY_LIMIT / 2**30:.0f} GiB that are kept in memory: set a smaller data.image_size, "
+            "or data.augment=resized_crop, which decodes images while it trains"
         )
     return torch.empty((count, *shape), dtype=torch.uint8)
 

@@ -1,19 +1,16 @@
-"""A data set as it was read: nothing is drawn, left out or normalised yet."""
+"""A data set that lives in memory, as it was read, and the images of a run that are drawn from it."""
 
 import dataclasses
 import functools
 import hashlib
 import json
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
-from torchvision.transforms import functional as F
 
-
-class DataError(ValueError):
-    """The images cannot be used as they are; says which, and what to do."""
+from dhm.data.batches import Batches, HeldOutSet, ImageSet, Normaliser
+from dhm.data.dataset import DataError, RunImages
+from dhm.data.split import draw_parts
+from dhm.recipe import DataSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,6 +60,12 @@ class RawData:
         """1 for grey images, 3 for colour."""
         return self.train_images.shape[1]
 
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width, in pixels."""
+        height, width = self.train_images.shape[2:]
+        return height, width
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """16 hex digits over all pixels, shapes, labels and class names, in their order."""
@@ -72,28 +75,49 @@ class RawData:
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
+    def check(self, spec: DataSpec, seed: int) -> None:
+        """See `DataSet.check`."""
+        draw_parts(self.train_labels, self.classes, spec, seed)
+        Normaliser.check(spec, self.channels)
 
-def to_square(image: Image.Image, size: int) -> Image.Image:
-    """The shorter side resized to `size` (bilinear, antialiased), then the central square.
+    def open(
+        self,
+        spec: DataSpec,
+        seed: int,
+        *,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+        channels_last: bool = False,
+    ) -> RunImages:
+        """See `DataSet.open`. No image is left to decode, so `workers` have nothing to do."""
+        parts = split(self, spec, seed)
+        train = Batches(parts.train, spec, batch_size=batch_size, device=device, channels_last=channels_last)
+        val, test = (
+            HeldOutSet(part, train.normaliser, device=device, channels_last=channels_last)
+            for part in (parts.val, parts.test)
+        )
+        return RunImages(train=train, val=val, test=test)
 
-    Pillow does it in integers, so that the pixels, and with them the fingerprint, are the same everywhere.
-    """
-    resized = F.resize(image, [size], interpolation=F.InterpolationMode.BILINEAR)
-    square: Image.Image = F.center_crop(resized, [size, size])
-    return square
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """The images of one run, each part in the order of the data set; `val` may be empty."""
+
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet
 
 
-def resize_all(images: torch.Tensor, size: int) -> torch.Tensor:
-    """`to_square` of each of (N, C, H, W) uint8 images; size 0 leaves them as they are."""
-    if size == 0:
-        return images
-    resized = [to_square(F.to_pil_image(image), size) for image in images]
-    return torch.stack([torch.from_numpy(planes(np.asarray(image))) for image in resized])
-
-
-def planes(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(H, W) or (H, W, C) pixels as contiguous (C, H, W)."""
-    return np.array(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), order="C")
+def split(raw: RawData, spec: DataSpec, seed: int) -> Split:
+    """The images of `draw_parts`, and the test images."""
+    parts = draw_parts(raw.train_labels, raw.classes, spec, seed)
+    everything = len(parts.train) == len(raw.train_images)  # then the images need no copy
+    return Split(
+        train=ImageSet(raw.train_images if everything else raw.train_images[parts.train], parts.labels),
+        val=ImageSet(raw.train_images[parts.val], raw.train_labels[parts.val]),
+        test=ImageSet(raw.test_images, raw.test_labels),
+    )
 
 
 def _describe(tensor: torch.Tensor) -> str:

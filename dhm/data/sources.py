@@ -6,9 +6,12 @@ from pathlib import Path
 
 from dhm.data.cache import Source, read_cached
 from dhm.data.cifar import find_cifar10, find_cifar100
+from dhm.data.dataset import DataError, DataSet
 from dhm.data.digits import load_digits
-from dhm.data.folders import find_image_folders
+from dhm.data.folders import LAYOUT, ImageFolders, find_image_folders
+from dhm.data.imagenet import find_imagenet
 from dhm.data.raw import RawData
+from dhm.data.streaming import StreamedData
 from dhm.recipe import DataSpec
 from dhm.registry import Registry
 
@@ -27,7 +30,7 @@ class FromFiles:
 
     def __call__(self, root: Path | None, spec: DataSpec) -> RawData:
         """Find, and decode."""
-        return self.find(root).read(spec.image_size)
+        return self.find(root).read(spec)
 
 
 DATASETS: Registry[Loader] = Registry("data set")
@@ -35,21 +38,33 @@ DATASETS.register("digits", load_digits)
 DATASETS.register("cifar10", FromFiles(find_cifar10))
 DATASETS.register("cifar100", FromFiles(find_cifar100))
 DATASETS.register("image_folder", FromFiles(find_image_folders))
+DATASETS.register("imagenet", FromFiles(find_imagenet))
 
 
-def load(spec: DataSpec, root: Path | None = None, cache: Path | None = None) -> RawData:
-    """The data set that `spec` names.
+def load(spec: DataSpec, root: Path | None = None, cache: Path | None = None) -> DataSet:
+    """The data set that `spec` names: streamed from its files for random resized crops, else `RawData` in memory.
+
+    A crop of any part of an image needs the whole image, and sets that are trained so are large.
 
     Args:
-        spec: its name and `image_size` are used.
+        spec: its name, `augment`, `image_size` and `resize` are used.
         root: where it lies; `digits` needs none.
-        cache: folder for decoded images, made when it is missing; None keeps none.
+        cache: folder for decoded images and for fingerprints, made when it is missing; None keeps none.
 
     Raises:
         ValueError: an unknown name; or a DataError, which names the path and the remedy.
     """
     loader = DATASETS.get(spec.name)
     root = None if root is None else root.expanduser()
-    if cache is None or not isinstance(loader, FromFiles):
+    cache = None if cache is None else cache.expanduser()
+    source = loader.find(root) if isinstance(loader, FromFiles) else None
+    if spec.augment == "resized_crop":
+        if not isinstance(source, ImageFolders):
+            raise DataError(
+                f"data.augment=resized_crop decodes images from files of their own, and {spec.name} has none here: "
+                f"give data.augment=shift, or a data set in a folder that holds {LAYOUT}"
+            )
+        return StreamedData(source, spec.image_size, cache)
+    if source is None:
         return loader(root, spec)
-    return read_cached(loader.find(root), spec.image_size, cache.expanduser())
+    return source.read(spec) if cache is None else read_cached(source, spec, cache)

@@ -21,10 +21,10 @@ from dhm.data import (
     DATASETS,
     Batches,
     DataError,
+    HeldOutSet,
     ImageSet,
     Normaliser,
     RawData,
-    eval_batches,
     folders,
     load,
     split,
@@ -239,9 +239,9 @@ def truncate(path: Path) -> None:
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no root": (remove, r"set is not a folder: correct the path, or create a folder that holds train/CLASS"),
     "no train": (lambda root: remove(root / "train"), r"set has no train/ folder"),
-    "val for test": (
-        lambda root: (root / "test").rename(root / "val"),
-        r"no test/ folder.*rename it to test/",
+    "no test": (
+        lambda root: (root / "test").rename(root / "tests"),
+        r"no test/ folder.*val/ will do",
     ),
     "no classes": (
         lambda root: [remove(path) for path in (root / "train").iterdir()],
@@ -290,7 +290,7 @@ def test_sets_on_disk_need_a_root(name: str) -> None:
 
 
 def test_unknown_name_lists_the_data_sets() -> None:
-    with pytest.raises(ValueError, match=r"'cifar10'\? Choose one of: cifar10, cifar100, digits, image_folder"):
+    with pytest.raises(ValueError, match=r"'cifar10'\? Choose one of: cifar10, .*, image_folder, imagenet"):
         load(DataSpec(name="cifar-10"))
 
 
@@ -412,7 +412,7 @@ class TestCache:
         def fail(*_: Any, **__: Any) -> None:
             raise AssertionError("decoded")
 
-        return lambda: monkeypatch.setattr(folders, "_decode", fail)
+        return lambda: monkeypatch.setattr(folders, "decode", fail)
 
     def test_second_load_does_not_decode(self, root: Path, cache: Path, no_decoding: Callable[[], None]) -> None:
         first = load(SPEC, root, cache)
@@ -746,7 +746,7 @@ class TestBatches:
     @pytest.mark.parametrize("channels_last", [False, True])
     def test_evaluation_is_in_order_and_without_augmentation(self, channels_last: bool) -> None:
         test = ImageSet(self.RAW.train_images, self.RAW.train_labels).to("cpu")
-        batches = list(eval_batches(test, Normaliser(MEAN, STD), batch_size=50, channels_last=channels_last))
+        batches = list(HeldOutSet(test, Normaliser(MEAN, STD), channels_last=channels_last).batches(50))
         assert [len(labels) for _, labels in batches] == [50, 50, 5]
         images, labels = self.joined(iter(batches))
         expected = F.normalize(test.images.float() / 255, MEAN, STD)
@@ -756,4 +756,4 @@ class TestBatches:
 
     def test_evaluating_an_empty_set_gives_nothing(self) -> None:
         empty = ImageSet(self.RAW.train_images[:0], self.RAW.train_labels[:0])
-        assert list(eval_batches(empty, Normaliser(MEAN, STD), batch_size=50)) == []
+        assert list(HeldOutSet(empty, Normaliser(MEAN, STD)).batches(50)) == []

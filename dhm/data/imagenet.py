@@ -1,0 +1,47 @@
+"""ImageNet (ILSVRC 2012): folders of images by WordNet id, sorted out of the archives where they are not yet."""
+
+import tempfile
+from pathlib import Path
+
+from torchvision.datasets import imagenet
+
+from dhm.data.dataset import DataError
+from dhm.data.folders import ImageFolders, existing, find_image_folders
+
+CONTENT = (
+    "a folder that holds train/WNID/*.JPEG and val/WNID/*.JPEG, or the archives "
+    f"{', '.join(name for name, _ in imagenet.ARCHIVE_META.values())}, from which they are made"
+)
+
+
+def find_imagenet(root: Path | None) -> ImageFolders:
+    """`train/WNID` and `val/WNID`; what is missing of the two is unpacked from the archives in `root`.
+
+    The validation images are the test set, as everywhere; classes are named by their WordNet ids, and a folder
+    `test/`, whose labels nobody has, is left alone.
+
+    Raises:
+        DataError: neither the folders nor the archives are there, or an archive is not what was published.
+    """
+    root = existing(root, CONTENT)
+    for split in ("train", "val"):
+        if not (root / split).is_dir():
+            _unpack(root, split)
+    return find_image_folders(root, tests=("val",))
+
+
+def _unpack(root: Path, split: str) -> None:
+    """By torchvision, which compares checksums, into a folder of its own first: a crash leaves no half of a split."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=root) as folder:
+            if split == "train":
+                imagenet.parse_train_archive(root, folder=f"{folder}/{split}")
+            else:
+                if not (root / imagenet.META_FILE).is_file():
+                    imagenet.parse_devkit_archive(root)
+                imagenet.parse_val_archive(root, folder=f"{folder}/{split}")
+            (Path(folder) / split).rename(root / split)
+    except (RuntimeError, OSError, EOFError) as error:
+        raise DataError(
+            f"{root} has no {split}/ folder, and unpacking the archive failed ({error}): data.root must be {CONTENT}"
+        ) from error

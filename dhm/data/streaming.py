@@ -1,0 +1,229 @@
+"""Images that stay in their files and are decoded while a network trains: sets that no memory holds."""
+
+import functools
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import DataLoader, Dataset
+
+from dhm.data.batches import Normaliser
+from dhm.data.dataset import Batch, DataError, RunImages
+from dhm.data.fingerprint import fingerprint_of
+from dhm.data.folders import ImageFolders
+from dhm.data.pixels import decode, resized_crop, to_square
+from dhm.data.split import draw_parts
+from dhm.recipe import DataSpec
+from dhm.streams import stream
+
+MEASURED = 1000  # training images, evenly spread, that mean and std are measured on where the recipe has none
+CHUNK = 100  # of them in a batch
+SEEDS = 2**63 - 1
+
+Key = tuple[int, int | None]
+"""A file's position, and the seed of its augmentation; without a seed it is seen as in evaluation."""
+
+
+class StreamedData:
+    """A data set whose images stay in their files, all seen as RGB (a `DataSet`).
+
+    Args:
+        images: the files.
+        image_size: height and width that a network sees.
+        cache: folder that keeps the fingerprint.
+    """
+
+    channels = 3
+
+    def __init__(self, images: ImageFolders, image_size: int, cache: Path | None = None) -> None:
+        self.classes, self.num_classes = images.classes, len(images.classes)
+        self.image_shape = image_size, image_size
+        self._images, self._cache = images, cache
+        self._train_labels, self._test_labels = (
+            torch.tensor([label for _, label in files]) for files in (images.train, images.test)
+        )
+        if self.num_classes < 2:
+            raise DataError(f"classes {list(self.classes)}: at least two are needed")
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """See `fingerprint_of`."""
+        return fingerprint_of(self._images, self._cache)
+
+    def check(self, spec: DataSpec, seed: int) -> None:
+        """See `DataSet.check`."""
+        draw_parts(self._train_labels, self.classes, spec, seed)
+        Normaliser.check(spec, self.channels)
+
+    def open(
+        self,
+        spec: DataSpec,
+        seed: int,
+        *,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+        channels_last: bool = False,
+    ) -> RunImages:
+        """See `DataSet.open`. Without a mean and a std in the recipe, `MEASURED` of the training images are read."""
+        self.check(spec, seed)
+        parts = draw_parts(self._train_labels, self.classes, spec, seed)
+        files = ImageFiles(self._images, spec)
+        reader = Reader(files, spec, parts.train, device=device, workers=workers, channels_last=channels_last)
+        test = torch.arange(len(self._test_labels)) + len(self._train_labels)
+        return RunImages(
+            train=StreamedBatches(reader, parts.train, parts.labels, batch_size),
+            val=StreamedHeldOut(reader, parts.val, self._train_labels[parts.val], batch_size),
+            test=StreamedHeldOut(reader, test, self._test_labels, batch_size),
+        )
+
+
+class ImageFiles(Dataset[Any]):
+    """Decodes image files; a worker has a copy.
+
+    Paths are one array of bytes: a list would be copied page by page into every worker that counts its references.
+    """
+
+    def __init__(self, images: ImageFolders, spec: DataSpec) -> None:
+        self._root, self._spec = images.root, spec
+        self._paths: npt.NDArray[np.bytes_] = np.array([os.fsencode(file) for file in images.files])
+
+    def __getitems__(self, keys: list[Key]) -> torch.Tensor | DataError:
+        """uint8 images (B, 3, H, W). An error is returned: raised in a worker, it would lose its message."""
+        try:
+            return torch.stack([torch.from_numpy(self._decode(*key)) for key in keys])
+        except DataError as error:
+            return error
+
+    def _decode(self, index: int, seed: int | None) -> npt.NDArray[np.uint8]:
+        view = functools.partial(_seen, spec=self._spec, seed=seed)
+        return decode(self._root / os.fsdecode(self._paths[index]), view)
+
+
+def _seen(image: Image.Image, *, spec: DataSpec, seed: int | None) -> Image.Image:
+    """The random view that a seed gives, or the central one."""
+    image = image.convert("RGB")
+    if seed is None:
+        return to_square(image, spec.image_size, spec.resize)
+    generator = torch.Generator().manual_seed(seed)
+    crop = resized_crop(image, spec.image_size, generator)
+    flipped = spec.flip and float(torch.rand(1, generator=generator)) < 0.5
+    return ImageOps.mirror(crop) if flipped else crop
+
+
+class Reader:
+    """Brings decoded images to the device, some batches ahead of their use where it has workers.
+
+    Args:
+        train: positions of the training images.
+    """
+
+    def __init__(
+        self,
+        files: ImageFiles,
+        spec: DataSpec,
+        train: torch.Tensor,
+        *,
+        device: torch.device | str,
+        workers: int,
+        channels_last: bool,
+    ) -> None:
+        self._files, self._device, self._workers = files, torch.device(device), workers
+        normaliser = Normaliser(spec.mean, spec.std) if spec.mean else self._measured(train)
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self._normalise = normaliser.on(device, memory_format)
+
+    def batches(
+        self, chosen: torch.Tensor, labels: torch.Tensor, seeds: torch.Tensor | None, batch_size: int
+    ) -> Iterator[Batch]:
+        """The files at positions `chosen` (N,) with their labels (N,), each seen by its seed (N,), if there are seeds.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        images = self._pixels(chosen, seeds, batch_size)
+        truths = labels.to(self._device).split(batch_size)
+        for pixels, truth in zip(images, truths, strict=True):
+            yield self._normalise(pixels.to(self._device, non_blocking=True)), truth
+
+    def _pixels(self, chosen: torch.Tensor, seeds: torch.Tensor | None, batch_size: int) -> Iterator[torch.Tensor]:
+        """uint8 images (B, 3, H, W), on the host."""
+        loader = DataLoader(
+            self._files,
+            batch_sampler=_keys(chosen, seeds, batch_size),
+            num_workers=min(self._workers, math.ceil(len(chosen) / batch_size)),
+            collate_fn=_as_it_is,
+            pin_memory=self._device.type == "cuda",
+            generator=torch.Generator(),  # else it would draw from the global stream
+        )
+        for images in loader:
+            if isinstance(images, DataError):
+                raise images
+            yield images
+
+    def _measured(self, train: torch.Tensor) -> Normaliser:
+        spread = torch.linspace(0, len(train) - 1, min(len(train), MEASURED)).round().long()
+        return Normaliser.measured(torch.cat(list(self._pixels(train[spread], None, CHUNK))))
+
+
+def _keys(chosen: torch.Tensor, seeds: torch.Tensor | None, batch_size: int) -> Iterator[list[Key]]:
+    for start in range(0, len(chosen), batch_size):
+        part = slice(start, start + batch_size)
+        augmentations = itertools.repeat(None) if seeds is None else seeds[part].tolist()
+        yield list(zip(chosen[part].tolist(), augmentations, strict=False))
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+class StreamedBatches:
+    """Training batches: random resized crops, random flips, normalised (`TrainingBatches`).
+
+    Order and augmentation are drawn in the main process and for the whole epoch: an image's augmentation is a seed
+    that goes with it to whichever worker decodes it.
+
+    Args:
+        chosen: positions (N,) of the files.
+        labels: (N,).
+    """
+
+    def __init__(self, reader: Reader, chosen: torch.Tensor, labels: torch.Tensor, batch_size: int) -> None:
+        self._reader, self._chosen, self._labels, self._batch_size = reader, chosen, labels, batch_size
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return math.ceil(len(self._chosen) / self._batch_size)
+
+    def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch."""
+        order = torch.randperm(len(self._chosen), generator=stream(seed, "order", epoch))
+        seeds = torch.randint(SEEDS, order.shape, generator=stream(seed, "augment", epoch))
+        yield from self._reader.batches(self._chosen[order], self._labels[order], seeds, self._batch_size)
+
+
+class StreamedHeldOut:
+    """Images of which the central square is seen, in their order (`HeldOut`).
+
+    Args:
+        most: images in a batch: as many as a batch of training has, for which there is memory.
+    """
+
+    def __init__(self, reader: Reader, chosen: torch.Tensor, labels: torch.Tensor, most: int) -> None:
+        self._reader, self._chosen, self.labels, self._most = reader, chosen, labels, most
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def batches(self, at_most: int) -> Iterator[Batch]:
+        """The batches, as equal as can be."""
+        if len(self):
+            count = math.ceil(len(self) / min(at_most, self._most))
+            yield from self._reader.batches(self._chosen, self.labels, None, math.ceil(len(self) / count))
