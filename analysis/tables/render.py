@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Callable
 
-from analysis.tables.table import Column, Table
+from analysis.tables.table import Column, Table, markdown
 
 _HEAD = 12  # letters in a line of a stacked head
 _LATEX = {
@@ -11,20 +11,6 @@ _LATEX = {
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
     "−": r"$-$", "±": r"$\pm$", "×": r"$\times$", "–": "--", "α": r"$\alpha$", "τ": r"$\tau$", "²": r"$^2$",
 }  # fmt: skip
-
-
-def markdown(table: Table) -> str:
-    """Return the table and its caption in GitHub's Markdown."""
-    heads = [_bar(column.title) for column in table.columns]
-    body = [[_bar(text) for text in row] for row in table.shown()]
-    widths = [max(3, *(len(row[i]) for row in [heads, *body])) for i in range(len(heads))]
-    rules = [
-        "-" * (width - 1) + ":" if column.align == "r" else "-" * width
-        for column, width in zip(table.columns, widths, strict=True)
-    ]
-    lines = [_line(heads, widths, table), "| " + " | ".join(rules) + " |"]
-    lines += [_line(row, widths, table) for row in body]
-    return "\n".join(lines) + f"\n\n{table.caption}\n"
 
 
 def csv(table: Table) -> str:
@@ -73,15 +59,3 @@ def _stacked(column: Column) -> str:
         return lines[0]
     text = r" \\ ".join(lines)
     return rf"\shortstack[{column.align}]{{{text}}}"
-
-
-def _bar(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
-
-
-def _line(texts: list[str], widths: list[int], table: Table) -> str:
-    padded = [
-        text.rjust(width) if column.align == "r" else text.ljust(width)
-        for text, width, column in zip(texts, widths, table.columns, strict=True)
-    ]
-    return "| " + " | ".join(padded) + " |"

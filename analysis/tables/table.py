@@ -37,9 +37,21 @@ class Table:
         return [[column.text(row) for column in self.columns] for row in records(self.frame)]
 
     def _repr_markdown_(self) -> str:
-        from analysis.tables.render import markdown  # noqa: PLC0415  (render imports this module)
-
         return markdown(self)
+
+
+def markdown(table: Table) -> str:
+    """Return the table and its caption in GitHub's Markdown."""
+    heads = [_bar(column.title) for column in table.columns]
+    body = [[_bar(text) for text in row] for row in table.shown()]
+    widths = [max(3, *(len(row[i]) for row in [heads, *body])) for i in range(len(heads))]
+    rules = [
+        "-" * (width - 1) + ":" if column.align == "r" else "-" * width
+        for column, width in zip(table.columns, widths, strict=True)
+    ]
+    lines = [_line(heads, widths, table), "| " + " | ".join(rules) + " |"]
+    lines += [_line(row, widths, table) for row in body]
+    return "\n".join(lines) + f"\n\n{table.caption}\n"
 
 
 def decimals(deviations: Iterable[float]) -> int:
@@ -83,3 +95,15 @@ def seed_words(seeds: Iterable[int]) -> str:
     if len(known) > 2 and known == list(range(known[0], known[-1] + 1)):
         return f"{len(known)} seeds ({known[0]} to {known[-1]})"
     return f"{len(known)} seed{'s' if len(known) != 1 else ''} ({', '.join(map(str, known))})"
+
+
+def _bar(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
+
+
+def _line(texts: list[str], widths: list[int], table: Table) -> str:
+    padded = [
+        text.rjust(width) if column.align == "r" else text.ljust(width)
+        for text, width, column in zip(texts, widths, table.columns, strict=True)
+    ]
+    return "| " + " | ".join(padded) + " |"
