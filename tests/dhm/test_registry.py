@@ -47,3 +47,26 @@ def test_nothing_is_suggested_where_nothing_is_near(fruit: Registry[int]) -> Non
 
 def test_no_choices_at_all_are_said_as_such() -> None:
     assert str(unknown("fruit", "pear", ())) == "unknown fruit 'pear'. Choose one of: (none)"
+
+
+def test_members_of_a_family_are_made_once_when_asked_for_and_not_listed(fruit: Registry[int]) -> None:
+    made = []
+    fruit.register_family("dried", lambda: ("plum", "raisin"), lambda member: made.append(member) or len(member))
+    assert "dried/plum" in fruit
+    assert "dried/fig" not in fruit
+    assert made == []
+    assert (fruit.get("dried/plum"), fruit.get("dried/plum")) == (4, 4)
+    assert made == ["plum"]
+    assert fruit.names() == tuple(fruit) == ("pear", "apple")
+
+
+def test_an_unknown_member_suggests_and_lists_its_family_and_others_only_name_the_family(fruit: Registry[int]) -> None:
+    fruit.register_family("dried", lambda: ("plum", "raisin"), len)
+    message = "unknown fruit 'dried/plumb'. Did you mean 'dried/plum'? Choose one of: dried/plum, dried/raisin"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        fruit.get("dried/plumb")
+    message = "unknown fruit 'aple'. Did you mean 'apple'? Choose one of: apple, dried/NAME, pear"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        fruit.get("aple")
+    with pytest.raises(ValueError, match=r"^unknown fruit 'tinned/plum'\. .*apple, dried/NAME, pear$"):
+        fruit.get("tinned/plum")
