@@ -210,15 +210,6 @@ class DataSpec(Spec):
         self.require(len(self.mean) == len(self.std), "data.mean and data.std must have the same length")
         self.require(all(s > 0 for s in self.std), f"data.std={list(self.std)}: must be above 0")
         _one_of("data.augment", self.augment, AUGMENTATIONS)
-        self.require(
-            self.augment != "resized_crop" or self.image_size > 0,
-            "data.augment=resized_crop makes every image one size: say which with data.image_size=224",
-        )
-        self.require(
-            self.resize == 0 or 0 < self.image_size <= self.resize,
-            f"data.resize={self.resize} is the shorter side before the centre crop of data.image_size="
-            f"{self.image_size}: give a data.image_size above 0 that is not larger",
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dhm.backbones import ARCHITECTURES
 from dhm.backbones.base import Backbone
 from dhm.backbones.densenet import DenseNet
+from dhm.backbones.imagenet_resnet import ImageNetResNet
 from dhm.backbones.resnet import CifarResNet
 from dhm.backbones.wide_resnet import WideResNet
 from dhm.recipe import DataSpec, MimicSpec, OptimSpec, Recipe
@@ -18,6 +19,8 @@ RECIPES = {
 
 CIFAR_MEAN = (0.49139968, 0.48215827, 0.44653124)
 CIFAR_STD = (0.24703233, 0.24348505, 0.26158768)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,14 +71,27 @@ def _cifar_schedule(family: Callable[..., Backbone]) -> tuple[int, OptimSpec, fl
         return 200, OptimSpec(milestones=(60, 120, 160), gamma=0.2, weight_decay=5e-4), 0.3
     if family is DenseNet:
         return 300, OptimSpec(milestones=(150, 225), batch_size=64), 0.0
-    assert family is CifarResNet
     return 164, OptimSpec(milestones=(81, 122)), 0.0
 
 
 def _cifar_source(arch: str) -> str:
     if arch in ("resnet110", "wrn_28_10", "densenet_bc_100_12"):
         return "the authors' TRAINING.md"
-    return "the authors' TRAINING.md for another depth of the same family"
+    if ARCHITECTURES.get(arch).family in (CifarResNet, WideResNet, DenseNet):
+        return "the authors' TRAINING.md for another depth of the same family"
+    return "the authors' TRAINING.md for CIFAR ResNets; they have none for this family on CIFAR"
+
+
+def _imagenet_schedule(family: Callable[..., Backbone]) -> tuple[int, OptimSpec, float]:
+    return 90, OptimSpec(milestones=(31, 61), batch_size=256), 0.0
+
+
+def _imagenet_source(arch: str) -> str:
+    if arch == "resnet152":
+        return "the authors' TRAINING.md"
+    if ARCHITECTURES.get(arch).family is ImageNetResNet:
+        return "the authors' TRAINING.md for another depth of the same family"
+    return "the authors' TRAINING.md for ImageNet ResNets; they have none for this family on ImageNet"
 
 
 def _digits_schedule(family: Callable[..., Backbone]) -> tuple[int, OptimSpec, float]:
@@ -124,5 +140,25 @@ _register(
         depths=("resnet32", "resnet110"),
         schedule=_cifar_schedule,
         source=lambda arch: "the recipe for CIFAR; normalised by the training images",
+    )
+)
+
+_register(
+    Benchmark(
+        name="imagenet",
+        summary="ImageNet, as archives or as folders train/WNID and val/WNID, decoded while training; needs data.root",
+        data=DataSpec(
+            name="imagenet",
+            augment="resized_crop",
+            pad=0,
+            image_size=224,
+            resize=256,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        ),
+        arch="resnet18",
+        depths=("resnet18", "resnet50"),
+        schedule=_imagenet_schedule,
+        source=_imagenet_source,
     )
 )

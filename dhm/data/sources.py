@@ -55,6 +55,7 @@ def load(spec: DataSpec, root: Path | None = None, cache: Path | None = None) ->
         ValueError: an unknown name; or a DataError, which names the path and the remedy.
     """
     loader = DATASETS.get(spec.name)
+    _check_sizes(spec)
     root = None if root is None else root.expanduser()
     cache = None if cache is None else cache.expanduser()
     source = loader.find(root) if isinstance(loader, FromFiles) else None
@@ -68,3 +69,14 @@ def load(spec: DataSpec, root: Path | None = None, cache: Path | None = None) ->
     if source is None:
         return loader(root, spec)
     return source.read(spec) if cache is None else read_cached(source, spec, cache)
+
+
+def _check_sizes(spec: DataSpec) -> None:
+    """Here and not in the recipe, whose fields a command line changes one after the other."""
+    if spec.augment == "resized_crop" and spec.image_size == 0:
+        raise DataError("data.augment=resized_crop makes every image one size: say which with data.image_size=224")
+    if spec.resize and not 0 < spec.image_size <= spec.resize:
+        raise DataError(
+            f"data.resize={spec.resize} is the shorter side before the centre crop of data.image_size="
+            f"{spec.image_size}: give a data.image_size above 0 that is not larger"
+        )
