@@ -90,7 +90,8 @@ def _panel(
             label=method,
         )
     names = [style.level(level).replace("_", " ") for level in levels]
-    slanted = {"rotation": 30, "ha": "right"} if max(map(len, names)) > LONG else {}
-    axes.set_xticks(range(len(levels)), names, **slanted)
+    axes.set_xticks(range(len(levels)), names)
+    if max(map(len, names)) > LONG:
+        axes.set_xticks(range(len(levels)), names, rotation=30, ha="right")
     axes.margins(x=0.12)
     axes.grid(visible=False, axis="x")
