@@ -25,6 +25,7 @@ class Runtime:
         cache: folder for decoded images and fingerprints.
         checkpoint: file of this run's checkpoint; without one nothing is saved.
         deterministic: on a GPU, kernels that give equal bits.
+        parts: of the images that are not trained on, those that are looked at. A search looks at `val` alone.
     """
 
     device: str = "cpu"
@@ -34,6 +35,7 @@ class Runtime:
     cache: Path | None = None
     checkpoint: Path | None = None
     deterministic: bool = True
+    parts: tuple[str, ...] = ("val", "test")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,13 +66,15 @@ class Result:
 
     @property
     def final(self) -> dict[str, float]:
-        """The last epoch's test errors; the reading by which arms are compared."""
+        """The last epoch's test errors; the reading by which arms are compared. Empty where they were not looked at."""
         return _test_errors(self.history[-1])
 
     @property
     def best(self) -> dict[str, float]:
         """The test errors at the main branch's best epoch, and that `epoch` (the first of equals), as the released
         code reports it. It selects on the test set: hold only published figures against it."""
+        if not self.final:
+            return {}
         record = min(self.history, key=lambda record: record.metrics["test/top1_error"])
         return {**_test_errors(record), "epoch": float(record.epoch)}
 
@@ -85,7 +89,8 @@ class Training:
     Attributes:
         recipe, seed, runtime: what was asked for.
         network, optimiser: as they stand.
-        held_out: the images that are not trained on, `val` (may be empty) and `test`.
+        held_out: the images that are not trained on, by part: `val` (may be empty) and `test`, or what the runtime's
+            `parts` leave of them.
         history: epochs done.
         step: steps done in the present epoch, of `steps`.
         notes: what happened that a reader of the record should know, such as a damaged checkpoint.
@@ -99,7 +104,9 @@ class Training:
             recipe.data, seed, batch_size=recipe.optim.batch_size, device=self.device, workers=runtime.workers
         )
         self.batches = images.train
-        self.held_out = {"val": images.val, "test": images.test}
+        self.held_out = {
+            name: part for name, part in (("val", images.val), ("test", images.test)) if name in runtime.parts
+        }
         network = build_network(recipe, in_channels=self.data.channels, num_classes=self.data.num_classes, seed=seed)
         self.network = network.to(self.device)
         self.optimiser = make_optimiser(self.network.parameters(), recipe.optim)

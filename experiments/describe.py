@@ -38,6 +38,7 @@ def plan_record(plan: Plan, provenance: Provenance, updated: float) -> dict[str,
             }
             for cell in plan.cells_of_seed(plan.seeds[0])
         ],
+        **({} if plan.search is None else {"search": dict(plan.search)}),
     }
 
 
@@ -45,13 +46,12 @@ def run_tags(plan: Plan, cell: Cell, provenance: Provenance) -> dict[str, str]:
     """The tags of a cell's run; `analysis.schema` says what each is."""
     recipe = cell.variant.recipe
     return {
-        schema.CELL_ID: cell.cell_id,
+        **cell.tags,
         schema.RECIPE_ID: cell.recipe_id,
         schema.PLAN: plan.plan_id,
         schema.GRID: plan.grid.name,
         schema.BENCHMARK: plan.benchmark.name,
         schema.VARIANT: cell.variant.name,
-        schema.ROLE: cell.variant.role,
         schema.SEED: str(cell.seed),
         schema.METHOD: recipe.method,
         schema.ARCH: recipe.arch,
@@ -83,9 +83,10 @@ def run_params(cell: Cell) -> dict[str, Any]:
 
 def plan_view(plan: Plan) -> dict[str, Any]:
     """What MLflow's page shows of a plan before anybody clicks: its runs grouped by variant, the best first."""
+    cells = f"tags.{schema.PLAN} = '{plan.plan_id}'"
     columns = (schema.FINAL_TOP1, schema.BEST_TOP1, schema.SECONDS)
     return {
-        "searchFilter": f"tags.{schema.PLAN} = '{plan.plan_id}'",
+        "searchFilter": cells if plan.search is None else f"{cells} and tags.{schema.ROLE} != '{schema.TRIAL}'",
         "orderByKey": f"metrics.`{schema.FINAL_TOP1}`",
         "orderByAsc": True,
         "selectedColumns": [*(f"metrics.`{name}`" for name in columns), f"params.`{schema.SEED}`"],

@@ -69,8 +69,8 @@ class Pool(Protocol):
     def wait(self, timeout: float) -> list[Word | Ended]:
         """What has happened since the last call; waits up to `timeout` seconds for something to happen."""
 
-    def stop(self) -> None:
-        """Ask every run to leave at its next step."""
+    def stop(self, slot: Slot | None = None) -> None:
+        """Ask the run in a slot, or every run, to leave at its next step."""
 
     def close(self) -> None:
         """End what still runs, at once, and give everything back."""

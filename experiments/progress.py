@@ -11,9 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.grid import Cell, Plan
+from experiments.grid import Cell
 from experiments.pool import Slot
-from experiments.trial import Done, Failed, Progress, Stopped
+from experiments.trial import Done, Failed, Progress, Pruned, Stopped
 
 
 @dataclasses.dataclass(slots=True)
@@ -38,17 +38,24 @@ class Display:
         self._slots: Sequence[Slot] = ()
         self._rows: dict[int, _Row] = {}
         self._total = self._done = self._failed = self._waiting = 0
+        self._noun = "cells"
         self._begun = 0.0
         self._spent: list[float] = []
 
-    def begin(self, plan: Plan, *, done: int, waiting: int, slots: Sequence[Slot]) -> None:
-        """The study is reconciled; `waiting` cells are to be run."""
-        self._total, self._done, self._waiting = len(plan.cells), done, waiting
+    def begin(
+        self, headline: str, *, total: int, done: int, waiting: int, slots: Sequence[Slot], noun: str = "cells"
+    ) -> None:
+        """The study is reconciled; `waiting` cells (or what `noun` says) are to be run.
+
+        Args:
+            headline: what is run, its first words up to `[/]` in bold.
+        """
+        self._total, self._done, self._waiting, self._noun = total, done, waiting, noun
         self._slots, self._begun = slots, time.monotonic()
+        self._failed, self._spent = 0, []
         places = f"{len(slots)} slot{'s' if len(slots) > 1 else ''} ({', '.join(sorted({s.name for s in slots}))})"
         self._console.print(
-            f"[bold]{plan.experiment}[/]: {len(plan.variants)} variants x {len(plan.seeds)} seeds = "
-            f"{self._total} cells, {done} done, {waiting} to run on {places}",
+            f"[bold]{headline}, {done} done, {waiting} to run on {places}",
             highlight=False,
             soft_wrap=True,
         )
@@ -73,6 +80,9 @@ class Display:
             self._done += 1
             self._spent.append(time.monotonic() - (row.since if row else self._begun))
             word = f"{outcome.top1_error:.2f} % error in {outcome.seconds:.1f} s"
+        elif isinstance(outcome, Pruned):
+            self._done += 1
+            word = f"given up after {outcome.epoch} epoch{'s' if outcome.epoch > 1 else ''}"
         elif isinstance(outcome, Failed):
             self._failed += 1
             word = f"[red]failed[/]: {outcome.message}"
@@ -114,7 +124,7 @@ class Display:
             )
         failed = f", [red]{self._failed} failed[/]" if self._failed else ""
         head = Text.from_markup(
-            f"{self._done}/{self._total} cells done{failed}, {len(self._rows)} running, {self._waiting} waiting"
+            f"{self._done}/{self._total} {self._noun} done{failed}, {len(self._rows)} running, {self._waiting} waiting"
             f"   {_clock(time.monotonic() - self._begun)} gone{self._left()}"
         )
         return Group(head, table)

@@ -116,6 +116,11 @@ class Tracker:
         """Close the record of a cell that was interrupted and is to be resumed."""
         self._client.set_terminated(run_id, status="KILLED")
 
+    def close_pruned(self, run_id: str, epochs: int) -> None:
+        """Close the record of a trial that was given up after some epochs."""
+        self._client.log_batch(run_id, tags=[RunTag(schema.PRUNED, str(epochs))])
+        self._client.set_terminated(run_id, status="KILLED")
+
     def close_failed(self, run_id: str, failure: str, message: str, trace: str) -> None:
         """Close the record of a cell that failed: the class, the last line, the whole trace."""
         tags = {schema.FAILURE: failure, schema.FAILURE_MESSAGE: message[:5000]}

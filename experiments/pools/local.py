@@ -144,9 +144,11 @@ class LocalPool:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
         return Ended(slot, lost=how)
 
-    def stop(self) -> None:
+    def stop(self, slot: Slot | None = None) -> None:
         """See `Pool.stop`."""
-        for _, channel in self._runs.values():
+        for index, (_, channel) in self._runs.items():
+            if slot is not None and index != slot.index:
+                continue
             with contextlib.suppress(OSError):
                 channel.send(STOP)
 

@@ -44,7 +44,7 @@ class FakePool:
         events, self._events = self._events, []
         return events
 
-    def stop(self) -> None:
+    def stop(self, slot: Slot | None = None) -> None:
         self.stops += 1
 
     def close(self) -> None:
