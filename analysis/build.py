@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis import catalogue, coverage, schema, store, style
-from analysis.data import METRICS, GridData, IncompleteError
+from analysis.data import GridData, IncompleteError, curve_names
 from analysis.plan import Plan, folder
 from analysis.tables import coverage as coverage_table
 from analysis.tables.render import FORMATS
@@ -102,9 +102,8 @@ def _build_grid(uri: str, grid: GridData, directory: Path) -> Built:
     refusals: list[str] = []
     try:
         cells = grid.cells
-        grid = GridData(
-            plan=plan, runs=grid.runs, curves=store.curves(uri, cells, METRICS), allow_incomplete=grid.allow_incomplete
-        )
+        curves = store.curves(uri, cells, curve_names(cells, plan.figures))
+        grid = GridData(plan=plan, runs=grid.runs, curves=curves, allow_incomplete=grid.allow_incomplete)
     except IncompleteError as error:
         left = f" Files in {directory} are of an earlier build." if directory.is_dir() else ""
         refusals.append(f"{plan.experiment}: {error}{left}")

@@ -38,6 +38,16 @@ def table(name: str) -> "Callable[[GridData], Table]":
     return cast("Callable[[GridData], Table]", _builder(tables, name, table_names()))
 
 
+def metrics(name: str) -> tuple[str, ...]:
+    """Return the metrics whose curves a figure draws, as its module says; one that ends in `/` stands for all below.
+
+    A figure that there is not draws none.
+    """
+    if name not in figure_names():
+        return ()
+    return cast("tuple[str, ...]", getattr(importlib.import_module(f"{figures.__name__}.{name}"), "METRICS", ()))
+
+
 def _names(package: ModuleType) -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
 

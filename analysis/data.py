@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import coverage, schema, store
+from analysis import catalogue, coverage, schema, store
 from analysis.plan import Plan
 
-METRICS = (schema.TEST_TOP1,)  # the curves that figures draw
 _NAMED = 8  # variants that a message names
 
 
@@ -35,7 +34,7 @@ class GridData:
         return cls(
             plan=plan,
             runs=runs,
-            curves=store.curves(uri, finished, METRICS),
+            curves=store.curves(uri, finished, curve_names(finished, plan.figures)),
             allow_incomplete=allow_incomplete,
         )
 
@@ -108,6 +107,13 @@ class GridData:
         by_code = (frame["state"] == coverage.STALE) & (frame["why"] == "code")
         kept = frame.loc[(frame["state"] == coverage.DONE) | by_code, "run_id"]
         return self.runs[self.runs["run_id"].isin(kept)]
+
+
+def curve_names(runs: pd.DataFrame, figures: Sequence[str]) -> list[str]:
+    """Return the curves that some figures draw (the METRICS of their modules), of those that the records have."""
+    there = [str(name) for name in runs.dropna(axis=1, how="all").columns]
+    wanted = [metric for name in figures for metric in catalogue.metrics(name)]
+    return [name for name in there if any(name == w or (w.endswith("/") and name.startswith(w)) for w in wanted)]
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

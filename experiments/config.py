@@ -42,6 +42,21 @@ class StudyConfig:
     retries: int = 2
 
 
+@dataclasses.dataclass
+class DiagnosticsConfig:
+    """What is measured about the agreement of heads; it changes no result and is no part of a cell's identity.
+
+    A cell that is done without diagnostics is not trained again for them: to have them for it, give another `store`.
+
+    Args:
+        every: epochs between measurements; 0 is off, none is the grid's own (off, for most).
+        batches: of training images, for the gradients.
+    """
+
+    every: typing.Optional[int] = None  # noqa: UP045
+    batches: int = 2
+
+
 def _part(cls: type, without: Sequence[str] = (), extra: Sequence[tuple[str, Any, Any]] = ()) -> type:
     """A dataclass with the fields of a part of the recipe, none of them given."""
     fields: list[Any] = []
@@ -81,6 +96,7 @@ _GENERAL: list[tuple[str, Any, Any]] = [
     ("results", str, "results"),
     ("pool", PoolConfig, dataclasses.field(default_factory=PoolConfig)),
     ("study", StudyConfig, dataclasses.field(default_factory=StudyConfig)),
+    ("diagnostics", DiagnosticsConfig, dataclasses.field(default_factory=DiagnosticsConfig)),
     ("data", _DATA, dataclasses.field(default_factory=_DATA)),
 ]
 Settings = dataclasses.make_dataclass(

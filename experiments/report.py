@@ -51,6 +51,8 @@ def help_page(console: Console) -> None:
             "arch, epochs, optim.*, data.*, mimic.*, ...": "any field of the recipe, by its name in dhm/recipe.py",
             "factors.NAME": f"levels of a factor of the grid: {', '.join(FACTORS)}, or a recipe field",
             "data.root": "folder of the images",
+            "diagnostics.every": "epochs between measurements of how far heads agree, 0 for none; cells that are done "
+            "without are not trained again for it (give another store); diagnostics.batches for gradients",
             "plan=true": "shows the cells, with cost; runs nothing",
             "retry": "failed: run failed cells again; stale: those that other code made",
             "pool.gpus": "auto, all, none, how many, or a list; pool.slots_per_gpu, pool.cpu_slots, pool.threads, "

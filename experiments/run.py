@@ -15,7 +15,10 @@ from types import FrameType
 from omegaconf import DictConfig
 from rich.console import Console
 
+from dhm.diagnostics import Diagnostics
+from dhm.training import Callback
 from experiments import config, report
+from experiments.grid import GRIDS
 from experiments.pool import Slot
 from experiments.pools.local import LocalPool, choose_gpus, slots
 from experiments.progress import Display
@@ -72,6 +75,7 @@ def _run(settings: DictConfig, console: Console) -> int:
         workers=_workers(settings.pool.workers, places),
         deterministic=settings.pool.deterministic,
         data_root=root,
+        callbacks=_diagnostics(settings),
     )
     if settings.plan:
         plan, data = make_plan(request, stores)
@@ -143,6 +147,13 @@ def _slots(pool: DictConfig) -> list[Slot]:
     return slots(
         choose_gpus(config.plain(pool.gpus)), _at_least(pool.slots_per_gpu, 1, "pool.slots_per_gpu"), cpu_slots
     )
+
+
+def _diagnostics(settings: DictConfig) -> tuple[Callback, ...]:
+    asked = settings.diagnostics.every
+    every = GRIDS.get(settings.grid).diagnostics_every if asked is None else asked
+    batches = _at_least(settings.diagnostics.batches, 1, "diagnostics.batches")
+    return (Diagnostics(every=every, batches=batches),) if _at_least(every, 0, "diagnostics.every") else ()
 
 
 def _workers(asked: int | None, places: Sequence[Slot]) -> int:

@@ -26,7 +26,6 @@ class Job:
     Args:
         lock: file that is held while the cell is trained, so that no two processes ever train it at once.
         callbacks: what else is done in training; this run's own.
-        judged_by: the metric that is told as the cell's error.
     """
 
     cell_id: str
@@ -36,7 +35,6 @@ class Job:
     record: RecordInfo
     lock: Path
     callbacks: Sequence[Callback] = ()
-    judged_by: str = schema.TEST_TOP1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,13 +76,6 @@ class Stopped:
     """The cell left because it was asked to; its checkpoint stands."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Pruned:
-    """The scheduler had the cell leave after this many epochs, for good: others do better."""
-
-    epoch: int
-
-
 class _StopRequestedError(Exception):
     pass
 
@@ -92,8 +83,8 @@ class _StopRequestedError(Exception):
 class _Reporter(Callback):
     """Tells the scheduler about every epoch, and leaves at a step when it is asked to."""
 
-    def __init__(self, send: Send, stop_asked: Callable[[], bool], judged_by: str) -> None:
-        self._send, self._stop_asked, self._judged_by = send, stop_asked, judged_by
+    def __init__(self, send: Send, stop_asked: Callable[[], bool]) -> None:
+        self._send, self._stop_asked = send, stop_asked
         self.notes: list[str] = []
 
     def on_start(self, training: Training) -> None:
@@ -108,7 +99,7 @@ class _Reporter(Callback):
         self._report(training)
 
     def _report(self, training: Training) -> None:
-        error = training.history[-1].metrics[self._judged_by] if training.history else None
+        error = training.history[-1].metrics[schema.TEST_TOP1] if training.history else None
         self._send(Progress(training.epoch, training.recipe.epochs, error, training.seconds))
 
 
@@ -118,7 +109,7 @@ def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Fai
     try:
         with FileLock(job.lock):
             recorder = Recorder(job.record)
-            reporter = _Reporter(send, stop_asked, job.judged_by)
+            reporter = _Reporter(send, stop_asked)
             result = fit(job.recipe, job.seed, job.runtime, (recorder, reporter, *job.callbacks))
             recorder.finish(result, reporter.notes)
             if job.runtime.checkpoint is not None:
@@ -128,7 +119,7 @@ def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Fai
     except Exception as error:
         traceback.print_exc()
         return Failed(_class_of(error), _last_line(error), traceback.format_exc(), _place(error))
-    return Done(result.history[-1].metrics[job.judged_by], time.perf_counter() - started)
+    return Done(result.final["top1_error"], time.perf_counter() - started)
 
 
 def _class_of(error: Exception) -> str:

@@ -63,8 +63,9 @@ def _typed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("title", "question", "reading"):
         if name in fields and not isinstance(fields[name], str):
             raise ValueError(f"{path}: {name} is text, not {fields[name]!r}")
-    if "seeds" in fields and (isinstance(fields["seeds"], bool) or not isinstance(fields["seeds"], int)):
-        raise ValueError(f"{path}: seeds is a whole number, not {fields['seeds']!r}")
+    for name in ("seeds", "diagnostics_every"):
+        if name in fields and (isinstance(fields[name], bool) or not isinstance(fields[name], int)):
+            raise ValueError(f"{path}: {name} is a whole number, not {fields[name]!r}")
     if "exclude" in fields and not (
         isinstance(fields["exclude"], list) and all(isinstance(point, Mapping) for point in fields["exclude"])
     ):

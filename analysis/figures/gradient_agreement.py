@@ -1,4 +1,7 @@
-"""Whether the heads' losses pull the weights that they share the same way: cosines of their gradients over the epochs."""
+"""Whether the heads' losses pull the weights that they share the same way: cosines of gradients over the epochs."""
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,6 +15,9 @@ from analysis.plan import VariantRecord
 METRICS = (f"{schema.GRADIENT_COSINE}/", f"{schema.GRADIENT_COSINE_CE}/")
 _ROOM = 3  # panels over one another
 _WHOLE = (0, (1, 1))
+
+_Curves: TypeAlias = dict[tuple[str, str], pd.DataFrame]
+_Line: TypeAlias = tuple[str, Any, pd.DataFrame]
 
 
 def build(grid: GridData) -> Figure:
@@ -32,8 +38,9 @@ def build(grid: GridData) -> Figure:
             axes = figure.add_subplot(rows, columns, index + 1, sharex=first, sharey=first)
             axes.axhline(0, color=style.FAINT, linewidth=0.8, zorder=1)
             for variant in shown:
-                place = [other.method for other in shown[: shown.index(variant)]].count(variant.method)
-                _draw(axes, ce, whole, pair, variant, place)
+                same = [other.name for other in shown if other.method == variant.method]
+                for label, dash, own in _series(variant, pair, same.index(variant.name), ce, whole):
+                    _line(axes, own, label, color=style.COLOURS[variant.method], linestyle=dash)
             axes.set_title(pair.replace(".", " and "))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
             axes.tick_params(labelbottom=index + columns >= len(pairs))
@@ -49,21 +56,18 @@ def build(grid: GridData) -> Figure:
     return figure
 
 
-def _draw(
-    axes: Axes, ce: pd.DataFrame, whole: pd.DataFrame, pair: str, variant: VariantRecord, place: int
-) -> None:
-    key = (variant.name, pair)
-    if key not in ce.index.droplevel("epoch"):
+def _series(variant: VariantRecord, pair: str, place: int, ce: _Curves, whole: _Curves) -> Iterator[_Line]:
+    """Give label, line style and points of a variant's lines; the nth of a method has a dash of its own."""
+    name = variant.name
+    if (name, pair) not in ce:
         return
-    colour = style.COLOURS[variant.method]
-    several = place > 0
-    _line(axes, ce.loc[key], f"{variant.name}: cross-entropy", colour, style.dash(place) if several else "solid")
-    if not ce.loc[key].equals(whole.loc[key]):
-        _line(axes, whole.loc[key], f"{variant.name}: whole loss", colour, _WHOLE)
+    yield f"{name}: cross-entropy", style.dash(place), ce[name, pair]
+    if not ce[name, pair].equals(whole[name, pair]):
+        added = "mimicking" if variant.method == "dhm" else "all terms"
+        yield f"{name}: with {added}", _WHOLE, whole[name, pair]
 
 
-def _line(axes: Axes, own: pd.DataFrame, label: str, colour: str, dash: object) -> None:
+def _line(axes: Axes, own: pd.DataFrame, label: str, **look: Any) -> None:
     epochs = own.index.to_numpy() + 1
-    axes.fill_between(epochs, own["min"], own["max"], color=colour, alpha=0.15, linewidth=0)
-    mark = "o" if len(epochs) < 3 else None
-    axes.plot(epochs, own["mean"], label=label, color=colour, linestyle=dash, marker=mark, markersize=3)
+    axes.fill_between(epochs, own["min"], own["max"], color=look["color"], alpha=0.15, linewidth=0)
+    axes.plot(epochs, own["mean"], label=label, marker="o" if len(epochs) < 3 else None, markersize=3, **look)

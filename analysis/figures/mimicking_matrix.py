@@ -6,11 +6,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from analysis import agreement, schema, style
 from analysis.data import GridData
 
 _COLOURS = "Blues"
+_TICKS = [digit * 10.0**power for power in range(-6, 3) for digit in (1, 2, 5)]
 _ROOM = 4  # matrices side by side
 _MOMENTS = {"before training": schema.INITIAL_KL, "after training": schema.KL}
 
@@ -26,10 +28,10 @@ def build(grid: GridData) -> Figure:
         for name, order in heads.items()
         for moment, metric in _MOMENTS.items()
     }
-    positive = [value for matrix in matrices.values() for value in matrix.stack() if value > 0]
+    positive = [float(value) for matrix in matrices.values() for value in matrix.to_numpy().flat if value > 0]
     norm = LogNorm(min(positive, default=0.1), max(positive, default=1.0))
     with style.look():
-        figure = style.figure(style.COLUMN if cells <= 6 else style.DOUBLE, 0.8 + 2.6 * bands)
+        figure = style.figure(style.COLUMN if cells <= 6 else style.DOUBLE, 0.85 + 2.15 * bands)
         for (name, moment), matrix in matrices.items():
             band, column = divmod(list(heads).index(name), columns)
             late = list(_MOMENTS).index(moment)
@@ -41,6 +43,9 @@ def build(grid: GridData) -> Figure:
             axes.tick_params(labelbottom=bool(late), labelleft=column == 0 or len(set(heads.values())) > 1)
         bar = figure.colorbar(figure.axes[0].images[0], ax=figure.axes, shrink=0.7, aspect=30, pad=0.02)
         bar.set_label("KL(teacher || student), nats")
+        bar.ax.yaxis.set_major_locator(FixedLocator(_TICKS))
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+        bar.ax.yaxis.set_major_formatter("{x:g}")
         bar.outline.set_visible(False)
         style.finish(
             figure,
@@ -72,10 +77,11 @@ def _draw(axes: Axes, matrix: pd.DataFrame, norm: LogNorm) -> None:
     axes.set_xticks(range(len(matrix)), list(matrix.columns))
     axes.set_yticks(range(len(matrix)), list(matrix.index))
     axes.tick_params(length=0)
+    axes.set_facecolor("#efefef")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
 
 
 def _short(value: float) -> str:
-    """Two significant digits, without an exponent where that is short."""
-    return f"{value:.2g}" if value < 1e-3 or value >= 100 else f"{float(f'{value:.2g}'):g}"
+    """Two significant digits, the last one written even if it is 0."""
+    return f"{value:#.2g}" if value < 9.95 else f"{value:.0f}"

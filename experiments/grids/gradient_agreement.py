@@ -16,9 +16,9 @@ gradient_agreement = GRIDS.register(
         title="Agreement of heads",
         question="Does mimicking make the predictions of heads and the gradients of their losses agree?",
         reading="`diagnostics/kl` and `diagnostics/agreement` compare predictions on the test images, "
-        "`diagnostics/gradient_cosine_ce` and `diagnostics/gradient_cosine` the gradients of two heads' cross-entropies "
-        "and of their whole losses. Compare methods by the former: two heads that mimic each other pull the weights "
-        "that they share opposite ways by that very term.",
+        "`diagnostics/gradient_cosine_ce` and `diagnostics/gradient_cosine` the gradients of two heads' "
+        "cross-entropies and of their whole losses. Compare methods by the former: two heads that mimic each other "
+        "tend to pull the weights that they share opposite ways by that very term.",
         factors={"method": ["dsl", "dhm"]},
         baseline={"method": "dsl"},
         figures=("gradient_agreement", "mimicking_matrix", "training_curves"),
