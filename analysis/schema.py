@@ -14,7 +14,7 @@ PLAN = "plan"  # id of the plan (a grid over one base recipe) that this run belo
 GRID = "grid"
 BENCHMARK = "benchmark"
 VARIANT = "variant"  # readable name of a point of the grid: "dhm at 1+2"
-ROLE = "role"  # BASELINE or ARM
+ROLE = "role"  # BASELINE or ARM; TRIAL for a run of a search, which is no cell
 SEED = "seed"
 METHOD = "method"  # plain, dsl or dhm
 ARCH = "arch"
@@ -27,7 +27,13 @@ SOURCE_RUN = "source_run"  # run id of the original, where this record copies a 
 FAILURE = "failure"  # class of the failure: one of FAILURES
 FAILURE_MESSAGE = "failure_message"  # last line of the error
 
-BASELINE, ARM = "baseline", "arm"
+# A trial of a search has no CELL_ID, so that nobody takes it for a cell, but:
+TRIAL_ID = "trial_id"  # recipe, seed, and that it is a trial: "3f9a2c41d0b7-s1000-trial"
+TRIAL_NUMBER = "trial"  # from 0, in the order in which they were proposed
+SEARCH = "search"  # id of the search: of what is searched, where, on which data
+PRUNED = "pruned"  # epochs after which it was given up, if it was; its run is KILLED then
+
+BASELINE, ARM, TRIAL = "baseline", "arm", "trial"
 OUT_OF_MEMORY, NOT_FINITE, ERROR = "out_of_memory", "not_finite", "error"
 FAILURES = (OUT_OF_MEMORY, NOT_FINITE, ERROR)
 
@@ -84,6 +90,11 @@ ERROR_FILE = "error.txt"  # the whole trace of a failure
 #   variants: list of {name, recipe_id, role, method, arch,
 #                      factors ({name: level, or null where it does not apply}),
 #                      baseline (name of the variant that it is compared with; null for a baseline)}
+# and, for a search alone:
+#   search: {search_id, space ({path: [low, high, whether in logarithms]}), seed (of its trials),
+#            held_out (share of the training images that judge), pruner, trials (how many were asked for),
+#            selected (number of the trial whose setting is an arm of the plan; null before the end),
+#            importance ({path: share}; empty where too few trials tell)}
 PLAN_TAG = "plan"
 PLAN_TAG_SIZE = 4900
 NOTE_TAG = "mlflow.note.content"

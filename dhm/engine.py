@@ -89,7 +89,8 @@ def train_one_epoch(training: Training, callbacks: Sequence[Callback] = ()) -> d
 
 
 def evaluate(training: Training) -> dict[str, float]:
-    """Errors in percent and cross-entropy of every head, on the test images and on those held out for validation."""
+    """Errors in percent and cross-entropy of every head, on the test images and on those held out for validation; on
+    those of them that the runtime's `parts` name."""
     metrics: dict[str, float] = {}
     for name, images in training.held_out.items():
         if len(images) == 0:
@@ -139,11 +140,9 @@ def _require_finite(training: Training, metrics: dict[str, float]) -> None:
         return
     first, last = training.epoch * training.steps, (training.epoch + 1) * training.steps - 1
     terms = {name.removeprefix("loss/"): value for name, value in metrics.items() if name.startswith("loss/")}
+    terms |= {name: metrics[name] for name in ("val/loss", "test/loss") if name in metrics}
     listed = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
-    raise NotFiniteError(
-        f"the loss is not finite in epoch {training.epoch} (steps {first} to {last}): {listed}, "
-        f"test/loss {metrics['test/loss']:.4g}"
-    )
+    raise NotFiniteError(f"the loss is not finite in epoch {training.epoch} (steps {first} to {last}): {listed}")
 
 
 @contextmanager

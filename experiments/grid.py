@@ -66,6 +66,26 @@ class Cell:
         return f"{self.variant.name} s{self.seed}"
 
     @property
+    def role(self) -> str:
+        """What it is in its plan, as `schema.ROLE` has it."""
+        return self.variant.role
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The images that it is measured on, see `Runtime`."""
+        return ("val", "test")
+
+    @property
+    def judged_by(self) -> str:
+        """The metric that counts."""
+        return schema.TEST_TOP1
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """By which its record is known."""
+        return {schema.CELL_ID: self.cell_id, schema.ROLE: self.role}
+
+    @property
     def document(self) -> dict[str, Any]:
         """All that is needed to train it again, as plain values."""
         return {
@@ -78,10 +98,11 @@ class Cell:
 
 def recipe_id(recipe: Recipe, fingerprint: str) -> str:
     """Identity of a recipe on data of some content, as 12 hexadecimal digits."""
-    return _digest({"recipe": identity(recipe), "data": fingerprint})
+    return digest({"recipe": identity(recipe), "data": fingerprint})
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """Hash of plain values, as 12 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -236,6 +257,7 @@ class Plan:
         levels_chosen: which levels the command chose, in its own words.
         fingerprint: of the data's content.
         base: the recipe before the factors.
+        search: what a search looked for and found, see `analysis.schema`; none for a plain grid.
     """
 
     grid: Grid
@@ -247,11 +269,12 @@ class Plan:
     levels_chosen: Sequence[str]
     fingerprint: str
     base: Recipe
+    search: Mapping[str, Any] | None = None
 
     @property
     def plan_id(self) -> str:
         """Hash of the grid's name and the base recipe; seeds and levels may grow without making another plan."""
-        return _digest({"grid": self.grid.name, "benchmark": self.benchmark.name, "base": to_dict(self.base)})[:8]
+        return digest({"grid": self.grid.name, "benchmark": self.benchmark.name, "base": to_dict(self.base)})[:8]
 
     @property
     def cells(self) -> list[Cell]:

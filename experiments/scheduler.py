@@ -1,135 +1,37 @@
 """The scheduler: one owner of a study, who reconciles it with what is recorded and runs what is missing.
 
 Optuna's journal holds the queue and the attempts, MLflow the results; a cell is done when its MLflow run is FINISHED.
-Ask and tell happen in this process's main thread alone, so no cell is claimed twice.
 """
 
-import collections
 import dataclasses
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import optuna
-
-from analysis import schema, store
-from dhm import checkpoint, cost
-from dhm.data import DataSet
-from dhm.recipe import Recipe
-from dhm.training import Callback, Runtime
-from experiments.grid import Cell, Plan
-from experiments.pool import Ended, Pool, Slot, Word
-from experiments.progress import Display
-from experiments.provenance import Provenance
+from analysis import store
+from dhm import checkpoint
 from experiments.queue import Queue
 from experiments.records import DONE, FAILED, CellRecord, of_plan, originals
-from experiments.stores import Stores
-from experiments.tracking import RecordInfo, Tracker
-from experiments.trial import Done, Failed, Job, Progress, Stopped
+from experiments.runner import Options, Outcome, Runner
 
-SAME_TRACE_LIMIT = 3  # cells of at least two variants that fail alike stop the study
-TICK = 0.25  # seconds between looks at the clock
+__all__ = ["Options", "Outcome", "Scheduler"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """How a study is run; none of it changes a result.
-
-    Args:
-        retries: how often a cell that was lost or ran out of memory is started again without having got further.
-        retry: which cells that have a record are made anew: `failed`, `stale`, or none.
-        threads: of a run on a CPU.
-        workers: of a run, see `Runtime`.
-        deterministic: see `Runtime`.
-        callbacks: what else is done in every run, such as measurements; each run gets its own copies.
-    """
-
-    retries: int = 2
-    retry: str | None = None
-    threads: int = 1
-    workers: int = 0
-    deterministic: bool = True
-    data_root: Path | None = None
-    callbacks: Sequence[Callback] = ()
-
-
-@dataclasses.dataclass(slots=True)
-class Outcome:
-    """How a study ended.
-
-    Attributes:
-        done: cells that are recorded as finished, whenever.
-        trained: of them, those trained now.
-        copied: of them, those recorded now by copying.
-        failed: failed cells by name, with the last line of their error and the file that has the whole of it.
-        missing: cells that have no result yet.
-        stopped: why the study stopped before its end, if it did.
-    """
-
-    done: int = 0
-    trained: int = 0
-    copied: int = 0
-    failed: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
-    missing: int = 0
-    stopped: str | None = None
-
-
-class Scheduler:
-    """Runs the cells of a plan that are missing.
-
-    Args:
-        data: the data set, as the scheduler has loaded it: its sizes are what costs depend on.
-    """
-
-    def __init__(
-        self,
-        *,
-        plan: Plan,
-        data: DataSet,
-        pool: Pool,
-        stores: Stores,
-        tracker: Tracker,
-        provenance: Provenance,
-        display: Display,
-        options: Options,
-    ) -> None:
-        self._plan, self._data, self._pool, self._stores = plan, data, pool, stores
-        self._tracker, self._provenance, self._display, self._options = tracker, provenance, display, options
-        self._cells = {cell.cell_id: cell for cell in plan.cells}
-        self._records: dict[str, CellRecord] = {}
-        self._running: dict[int, tuple[Cell, optuna.Trial]] = {}
-        self._networks: dict[Recipe, tuple[cost.Cost, dict[str, Any]]] = {}
-        self._epochs: dict[str, int] = {}
-        self._lost: collections.Counter[str] = collections.Counter()
-        self._alike: dict[str, list[str]] = collections.defaultdict(list)
-        self._experiment_id = ""
-        self._stop_reason: str | None = None
-        self.outcome = Outcome()
-
-    def stop(self, reason: str) -> None:
-        """Start nothing more, and ask what runs to leave; it resumes when the study is run again."""
-        if self._stop_reason is None:
-            self._stop_reason = reason
-            self._pool.stop()
+class Scheduler(Runner):
+    """Runs the cells of a plan that are missing."""
 
     def run(self) -> Outcome:
         """Reconcile, then run what is missing until nothing is, or until it is told to stop."""
-        self._experiment_id = self._tracker.record_plan(self._plan, self._provenance, time.time())
+        plan = self._plan
+        self._cells = {cell.cell_id: cell for cell in plan.cells}
+        self._experiment_id = self._tracker.record_plan(plan, self._provenance, time.time())
         queue = self._reconcile()
-        self._display.begin(self._plan, done=self.outcome.done, waiting=len(queue), slots=self._pool.slots)
-        free = list(reversed(self._pool.slots))
-        while self._running or (len(queue) and self._stop_reason is None):
-            while free and len(queue) and self._stop_reason is None:
-                self._start(free.pop(), *queue.ask())
-            for event in self._pool.wait(TICK):
-                if isinstance(event, Word):
-                    self._hear(event.slot, event.content)
-                else:
-                    self._end(event, queue)
-                    free.append(event.slot)
-            self._display.tick()
-        self.outcome.stopped = self._stop_reason
+        self._display.begin(
+            f"{plan.experiment}[/]: {len(plan.variants)} variants x {len(plan.seeds)} seeds = {len(self._cells)} cells",
+            total=len(self._cells),
+            done=self.outcome.done,
+            waiting=len(queue),
+            slots=self._pool.slots,
+        )
+        self._work(queue)
         self.outcome.missing = len(self._cells) - self.outcome.done - len(self.outcome.failed)
         return self.outcome
 
@@ -158,7 +60,7 @@ class Scheduler:
                 self._note_failure(self._cells[cell_id], record.message)
         queue = Queue(self._stores.journal, f"{self._plan.experiment} {self._plan.plan_id}")
         queue.reconcile(
-            waiting={cell_id: dict(self._cells[cell_id].variant.factors) for cell_id in waiting},
+            waiting=[self._cells[cell_id] for cell_id in waiting],
             done={cell_id: record.top1_error for cell_id, record in done.items()},
         )
         return queue
@@ -179,117 +81,3 @@ class Scheduler:
         run_id = self._tracker.copy_record(source.run_id, self._experiment_id, self._plan, cell, self._provenance)
         self._records[cell_id] = dataclasses.replace(source, run_id=run_id)
         self.outcome.copied += 1
-
-    def _start(self, slot: Slot, cell_id: str, trial: optuna.Trial) -> None:
-        cell = self._cells[cell_id]
-        record = self._records.get(cell_id)
-        if record is None:
-            run_id = self._tracker.open_run(self._experiment_id, self._plan, cell, self._provenance, None)
-            record = CellRecord(run_id=run_id, state="", code=self._provenance.code, attempts=1)
-        else:
-            record = dataclasses.replace(record, attempts=record.attempts + 1)
-            if record.code != self._provenance.code:
-                # A checkpoint that other code wrote must not become half of a result of this code.
-                checkpoint.remove(self._stores.checkpoint(cell_id))
-            self._tracker.reopen_run(record.run_id, self._provenance, record.attempts)
-        self._records[cell_id] = record
-        self._running[slot.index] = cell, trial
-        self._pool.start(slot, self._job(cell, slot, record.run_id), str(self._stores.log(cell_id)))
-        self._display.started(slot, cell)
-
-    def _job(self, cell: Cell, slot: Slot, run_id: str) -> Job:
-        recipe, options = cell.variant.recipe, self._options
-        measured, topology = self._network(recipe)
-        environment = {
-            **self._provenance.environment,
-            "threads": options.threads,
-            "slot": slot.name,
-            "deterministic": options.deterministic,
-        }
-        return Job(
-            cell_id=cell.cell_id,
-            recipe=recipe,
-            seed=cell.seed,
-            runtime=Runtime(
-                device=slot.device,
-                threads=options.threads,
-                workers=options.workers,
-                data_root=options.data_root,
-                cache=self._stores.cache,
-                checkpoint=self._stores.checkpoint(cell.cell_id),
-                deterministic=options.deterministic,
-            ),
-            record=RecordInfo(
-                tracking_uri=self._tracker.uri,
-                run_id=run_id,
-                cost=measured,
-                files={
-                    schema.RECIPE_FILE: cell.document,
-                    schema.TOPOLOGY_FILE: topology,
-                    schema.ENVIRONMENT_FILE: environment,
-                },
-                patch=self._provenance.patch,
-            ),
-            lock=self._stores.lock(cell.cell_id),
-            callbacks=options.callbacks,
-        )
-
-    def _network(self, recipe: Recipe) -> tuple[cost.Cost, dict[str, Any]]:
-        """What a recipe's network costs, and its topology; the same for all seeds."""
-        if recipe not in self._networks:
-            shape = {"channels": self._data.channels, "num_classes": self._data.num_classes}
-            measured = cost.measure(recipe, size=self._data.image_shape, **shape)
-            self._networks[recipe] = measured, cost.topology(recipe, **shape)
-        return self._networks[recipe]
-
-    def _hear(self, slot: Slot, progress: Progress) -> None:
-        cell, _ = self._running[slot.index]
-        if progress.epoch > self._epochs.get(cell.cell_id, 0):
-            self._epochs[cell.cell_id] = progress.epoch
-            self._lost[cell.cell_id] = 0
-        self._display.progressed(slot, progress)
-
-    def _end(self, event: Ended, queue: Queue) -> None:
-        cell, trial = self._running.pop(event.slot.index)
-        run_id = self._records[cell.cell_id].run_id
-        outcome = event.outcome
-        if isinstance(outcome, Done):
-            queue.tell_done(trial, outcome.top1_error)
-            self.outcome.done += 1
-            self.outcome.trained += 1
-        elif isinstance(outcome, Stopped) or self._may_go_on(cell, event):
-            self._tracker.close_interrupted(run_id)
-            queue.tell_failed(trial, f"interrupted: {event.lost or outcome}")
-            queue.put(cell.cell_id, dict(cell.variant.factors))
-        else:
-            failure = outcome if isinstance(outcome, Failed) else self._lost_for_good(cell, event)
-            self._tracker.close_failed(run_id, failure.failure, failure.message, failure.trace)
-            queue.tell_failed(trial, failure.message)
-            self._note_failure(cell, failure.message)
-            self._watch_traces(cell, failure)
-        self._display.ended(event.slot, cell, outcome, event.lost)
-
-    def _may_go_on(self, cell: Cell, event: Ended) -> bool:
-        """Only where it may help: a run that was killed from outside, or that ran out of memory."""
-        if event.lost is None and event.outcome.failure != schema.OUT_OF_MEMORY:
-            return False
-        if event.lost is not None and self._stop_reason is not None:
-            return True
-        self._lost[cell.cell_id] += 1
-        return self._lost[cell.cell_id] <= self._options.retries
-
-    def _lost_for_good(self, cell: Cell, event: Ended) -> Failed:
-        message = f"the run was lost {self._lost[cell.cell_id]} times without getting further ({event.lost})"
-        return Failed(schema.ERROR, message, message, f"{event.lost} {cell.cell_id}")
-
-    def _note_failure(self, cell: Cell, message: str) -> None:
-        self.outcome.failed[cell.name] = (message, str(self._stores.log(cell.cell_id)))
-
-    def _watch_traces(self, cell: Cell, failure: Failed) -> None:
-        """Stop a study whose cells fail alike: the mistake is not theirs. A loss that diverges is a cell's own."""
-        if failure.failure == schema.NOT_FINITE:
-            return
-        alike = self._alike[failure.place]
-        alike.append(cell.variant.name)
-        if len(alike) >= SAME_TRACE_LIMIT and len(set(alike)) > 1:
-            self.stop(f"{len(alike)} cells failed alike, {failure.place}:\n{failure.trace}")

@@ -26,6 +26,7 @@ class Job:
     Args:
         lock: file that is held while the cell is trained, so that no two processes ever train it at once.
         callbacks: what else is done in training; this run's own.
+        judged_by: the metric that is told as the cell's error.
     """
 
     cell_id: str
@@ -35,6 +36,7 @@ class Job:
     record: RecordInfo
     lock: Path
     callbacks: Sequence[Callback] = ()
+    judged_by: str = schema.TEST_TOP1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,6 +78,13 @@ class Stopped:
     """The cell left because it was asked to; its checkpoint stands."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pruned:
+    """The scheduler had the cell leave after this many epochs, for good: others do better."""
+
+    epoch: int
+
+
 class _StopRequestedError(Exception):
     pass
 
@@ -83,8 +92,8 @@ class _StopRequestedError(Exception):
 class _Reporter(Callback):
     """Tells the scheduler about every epoch, and leaves at a step when it is asked to."""
 
-    def __init__(self, send: Send, stop_asked: Callable[[], bool]) -> None:
-        self._send, self._stop_asked = send, stop_asked
+    def __init__(self, send: Send, stop_asked: Callable[[], bool], judged_by: str) -> None:
+        self._send, self._stop_asked, self._judged_by = send, stop_asked, judged_by
         self.notes: list[str] = []
 
     def on_start(self, training: Training) -> None:
@@ -99,7 +108,7 @@ class _Reporter(Callback):
         self._report(training)
 
     def _report(self, training: Training) -> None:
-        error = training.history[-1].metrics[schema.TEST_TOP1] if training.history else None
+        error = training.history[-1].metrics[self._judged_by] if training.history else None
         self._send(Progress(training.epoch, training.recipe.epochs, error, training.seconds))
 
 
@@ -109,7 +118,7 @@ def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Fai
     try:
         with FileLock(job.lock):
             recorder = Recorder(job.record)
-            reporter = _Reporter(send, stop_asked)
+            reporter = _Reporter(send, stop_asked, job.judged_by)
             result = fit(job.recipe, job.seed, job.runtime, (recorder, reporter, *job.callbacks))
             recorder.finish(result, reporter.notes)
             if job.runtime.checkpoint is not None:
@@ -119,7 +128,7 @@ def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Fai
     except Exception as error:
         traceback.print_exc()
         return Failed(_class_of(error), _last_line(error), traceback.format_exc(), _place(error))
-    return Done(result.final["top1_error"], time.perf_counter() - started)
+    return Done(result.history[-1].metrics[job.judged_by], time.perf_counter() - started)
 
 
 def _class_of(error: Exception) -> str:
