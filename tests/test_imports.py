@@ -21,8 +21,8 @@ FLOORS = (
     ("branches",),
     ("network",),
     ("losses", "optim", "metrics", "checkpoint", "data", "cost"),
-    ("training",),
-    ("diagnostics", "engine"),
+    ("training", "released"),
+    ("diagnostics", "engine", "export", "evaluate"),
 )
 
 
