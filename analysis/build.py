@@ -6,12 +6,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from analysis import catalogue, coverage, schema, store, style
-from analysis.data import GridData, IncompleteError, curve_names
+from analysis.data import GridData, IncompleteError, curve_names, trials
 from analysis.plan import Plan, folder
 from analysis.tables import coverage as coverage_table
 from analysis.tables.render import FORMATS
@@ -103,12 +103,12 @@ def _build_grid(uri: str, grid: GridData, directory: Path) -> Built:
     try:
         cells = grid.cells
         curves = store.curves(uri, cells, curve_names(cells, plan.figures))
-        grid = GridData(plan=plan, runs=grid.runs, curves=curves, allow_incomplete=grid.allow_incomplete)
+        grid = replace(grid, curves=curves, trials=trials(uri, plan))
     except IncompleteError as error:
         left = f" Files in {directory} are of an earlier build." if directory.is_dir() else ""
         refusals.append(f"{plan.experiment}: {error}{left}")
     else:
-        for name in catalogue.table_names():
+        for name in [*catalogue.table_names(), *(catalogue.SEARCH_TABLES if plan.search else ())]:
             paths += _write_table(catalogue.table(name)(grid), directory / name, _origin(grid))
         for name in plan.figures:
             try:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _NO_TABLES = ("table", "render")  # what tables are made with
 STORE_TABLES = ("coverage",)  # of all grids, not of one
+SEARCH_TABLES = ("search",)  # of a search, not of any grid
 
 
 def figure_names() -> list[str]:
@@ -24,8 +25,8 @@ def figure_names() -> list[str]:
 
 
 def table_names() -> list[str]:
-    """Return the names of the tables of a grid, sorted."""
-    return [name for name in _names(tables) if name not in _NO_TABLES + STORE_TABLES]
+    """Return the names of the tables that any grid has, sorted."""
+    return [name for name in _names(tables) if name not in _NO_TABLES + STORE_TABLES + SEARCH_TABLES]
 
 
 def figure(name: str) -> "Callable[[GridData], Figure]":
@@ -35,7 +36,7 @@ def figure(name: str) -> "Callable[[GridData], Figure]":
 
 def table(name: str) -> "Callable[[GridData], Table]":
     """Return the function that builds a table of a grid. ValueError lists the names."""
-    return cast("Callable[[GridData], Table]", _builder(tables, name, table_names()))
+    return cast("Callable[[GridData], Table]", _builder(tables, name, [*table_names(), *SEARCH_TABLES]))
 
 
 def metrics(name: str) -> tuple[str, ...]:

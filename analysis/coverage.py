@@ -8,6 +8,7 @@ from analysis import schema
 from analysis.plan import Plan
 
 DONE, STALE, RUNNING, FAILED, MISSING = "done", "stale", "running", "failed", "missing"
+PRUNED = "pruned"  # of a trial of a search: given up, since others did better
 STATES = (DONE, STALE, RUNNING, FAILED, MISSING)
 
 

@@ -1,6 +1,6 @@
 """What tables and figures are built from: a plan, its records and its curves. Gaps are not averaged over."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,11 +19,12 @@ class IncompleteError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class GridData:
-    """A plan with its records. `curves` is as `store.curves` gives it."""
+    """A plan with its records. `curves` and `trials` are as `store.curves` and `store.trials` give them."""
 
     plan: Plan
     runs: pd.DataFrame
     curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["run_id", "metric", "epoch", "value"]))
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame)
     allow_incomplete: bool = False
 
     @classmethod
@@ -35,8 +36,16 @@ class GridData:
             plan=plan,
             runs=runs,
             curves=store.curves(uri, finished, curve_names(finished, plan.figures)),
+            trials=trials(uri, plan),
             allow_incomplete=allow_incomplete,
         )
+
+    @property
+    def searched(self) -> Mapping[str, Any]:
+        """What the plan says of its search. ValueError where it has none."""
+        if self.plan.search is None:
+            raise ValueError(f"plan {self.plan.plan_id!r} of {self.plan.experiment} is no search: it has no trials")
+        return self.plan.search
 
     @cached_property
     def coverage(self) -> pd.DataFrame:
@@ -107,6 +116,13 @@ class GridData:
         by_code = (frame["state"] == coverage.STALE) & (frame["why"] == "code")
         kept = frame.loc[(frame["state"] == coverage.DONE) | by_code, "run_id"]
         return self.runs[self.runs["run_id"].isin(kept)]
+
+
+def trials(uri: str, plan: Plan) -> pd.DataFrame:
+    """Return the trials of a plan's search, an empty frame where it has none."""
+    if plan.search is None:
+        return pd.DataFrame()
+    return store.trials(uri, plan.search["search_id"], list(plan.search["space"]))
 
 
 def curve_names(runs: pd.DataFrame, figures: Sequence[str]) -> list[str]:

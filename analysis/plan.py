@@ -35,7 +35,8 @@ class Plan:
     question: str
     reading: str
     overrides: tuple[str, ...]
-    levels_chosen: tuple[str, ...]
+    extent: tuple[str, ...]
+    data_words: str
     factors: Mapping[str, tuple[Level, ...]]
     baseline: str
     seeds: tuple[int, ...]
@@ -46,6 +47,7 @@ class Plan:
     variants: tuple[VariantRecord, ...]
     experiment: str
     experiment_id: str
+    search: Mapping[str, Any] | None = None  # as the schema has it; none for a plain grid
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], *, experiment: str, experiment_id: str) -> "Plan":
@@ -59,7 +61,8 @@ class Plan:
                 question=record["question"],
                 reading=record["reading"],
                 overrides=tuple(record["overrides"]),
-                levels_chosen=tuple(record["levels_chosen"]),
+                extent=tuple(record["extent"]),
+                data_words=str(record["data_words"]),
                 factors={name: tuple(levels) for name, levels in record["factors"].items()},
                 baseline=record["baseline"],
                 seeds=tuple(int(seed) for seed in record["seeds"]),
@@ -70,6 +73,7 @@ class Plan:
                 variants=tuple(VariantRecord(**_variant_fields(item)) for item in record["variants"]),
                 experiment=experiment,
                 experiment_id=experiment_id,
+                search=record.get("search"),
             )
         except KeyError as missing:
             raise ValueError(
@@ -100,7 +104,7 @@ class Plan:
             f"grid={self.grid}",
             f"benchmark={self.benchmark}",
             *self.overrides,
-            *self.levels_chosen,
+            *self.extent,
             f"seeds={seeds}",
         ]
         return "python -m experiments.run " + shlex.join(words)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
-from analysis import schema
+from analysis import coverage, schema
 from analysis.plan import Plan, VariantRecord
 from analysis.plan_record import decode_plan, plan_ids
 
@@ -39,7 +40,23 @@ TAGS = (
     schema.FAILURE,
     schema.FAILURE_MESSAGE,
 )
+TRIAL_TAGS = (
+    schema.TRIAL_ID,
+    schema.TRIAL_NUMBER,
+    schema.SEED,
+    schema.COMMIT,
+    schema.DIRTY,
+    schema.CODE,
+    schema.ATTEMPTS,
+    schema.FAILURE_MESSAGE,
+)
 COLUMNS = ("run_id", "experiment", "status", "start_time", "end_time", "artifact_uri", *TAGS)
+_STATES = {
+    "FINISHED": coverage.DONE,
+    "RUNNING": coverage.RUNNING,
+    "SCHEDULED": coverage.RUNNING,
+    "KILLED": coverage.MISSING,
+}  # of a trial, by MLflow's words
 FACTOR = "factor."  # prefix of the columns that hold a plan's factors
 _PAGE = 1000  # runs a query
 _BATCH = 500  # runs a query of histories: below the variables that SQLite takes in one statement
@@ -80,6 +97,22 @@ def runs(uri: str, plan: Plan | None = None) -> pd.DataFrame:
         frame[name] = pd.to_datetime(frame[name], unit="ms", utc=True)
     order = [schema.BENCHMARK, schema.GRID, schema.PLAN, schema.VARIANT, schema.SEED, "run_id"]
     return frame.sort_values(order, ignore_index=True)
+
+
+def trials(uri: str, search_id: str, paths: Sequence[str]) -> pd.DataFrame:
+    """Return one row a trial of a search, in the order of their numbers.
+
+    Columns: run_id, status, `state` (of `analysis.coverage`; an interrupted trial is missing), the tags of TRIAL_TAGS,
+    `epochs` that were done of those that were asked for, the last error on held-out training images, and the
+    setting, a column for each of `paths`.
+    """
+    with _readable(uri) as client:
+        found = _search(
+            client, [e.experiment_id for e in _experiments(client)], f"tags.{schema.SEARCH} = '{search_id}'"
+        )
+    columns = ["run_id", "status", "state", *TRIAL_TAGS, schema.EPOCHS, schema.VAL_TOP1, *paths]
+    frame = pd.DataFrame([_trial(run, paths) for run in found], columns=columns)
+    return frame.sort_values([schema.TRIAL_NUMBER, "run_id"], ignore_index=True)
 
 
 def unique_cells(frame: pd.DataFrame) -> pd.DataFrame:
@@ -194,6 +227,23 @@ def _row(run: Run, experiment: str, variants: dict[tuple[str, str], VariantRecor
     # Params are strings; the plan knows the levels' own types. A variant that left the plan keeps no factors.
     row |= {FACTOR + name: level for name, level in (variant.factors if variant else {}).items()}
     return row | run.data.metrics
+
+
+def _trial(run: Run, paths: Sequence[str]) -> dict[str, Any]:
+    tags, params = run.data.tags, run.data.params
+    row: dict[str, Any] = {name: tags.get(name) for name in TRIAL_TAGS}
+    pruned = tags.get(schema.PRUNED)
+    row |= {
+        "run_id": run.info.run_id,
+        "status": run.info.status,
+        "state": coverage.PRUNED if pruned else _STATES.get(run.info.status, coverage.FAILED),
+        schema.TRIAL_NUMBER: int(tags[schema.TRIAL_NUMBER]),
+        schema.ATTEMPTS: int(tags[schema.ATTEMPTS]),
+        schema.DIRTY: tags.get(schema.DIRTY) == "true",
+        schema.EPOCHS: int(pruned or params[schema.EPOCHS]),
+        schema.VAL_TOP1: run.data.metrics.get(schema.VAL_TOP1, math.nan),
+    }
+    return row | {path: float(params[path]) for path in paths}
 
 
 def _histories(client: MlflowClient, run_ids: list[str], metric: str) -> Iterable[tuple[str, Any]]:

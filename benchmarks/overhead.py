@@ -29,7 +29,8 @@ from experiments.pool import Slot
 from experiments.pools.local import LocalPool, slots
 from experiments.progress import Display
 from experiments.provenance import collect
-from experiments.scheduler import Options, Scheduler
+from experiments.runner import Options
+from experiments.scheduler import Scheduler
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
 from experiments.tracking import Tracker

@@ -37,9 +37,14 @@ class PoolConfig:
 
 @dataclasses.dataclass
 class StudyConfig:
-    """How a study is run."""
+    """How a study is run.
+
+    Args:
+        trials: of a search; none is its own number.
+    """
 
     retries: int = 2
+    trials: typing.Optional[int] = None  # noqa: UP045
 
 
 @dataclasses.dataclass

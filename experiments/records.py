@@ -53,6 +53,18 @@ def originals(runs: pd.DataFrame, code: str) -> dict[str, CellRecord]:
     return {str(row[schema.CELL_ID]): _record(row) for row in chosen.to_dict("records")}
 
 
+def of_trial(row: dict[Any, Any]) -> CellRecord:
+    """The record of a trial, from a row of `analysis.store.trials`."""
+    return CellRecord(
+        run_id=str(row["run_id"]),
+        state=str(row["status"]),
+        code=str(row[schema.CODE]),
+        attempts=int(row[schema.ATTEMPTS]),
+        top1_error=float(row[schema.VAL_TOP1]),
+        message=str(row[schema.FAILURE_MESSAGE] or ""),
+    )
+
+
 def _record(row: dict[Any, Any]) -> CellRecord:
     message = row.get(schema.FAILURE_MESSAGE)
     return CellRecord(

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from analysis import schema, store
+from analysis import coverage, schema, store
 from analysis.build import build
 from analysis.build import report as built_report
 from analysis.summary import summary
@@ -18,7 +18,9 @@ from experiments import records
 from experiments.benchmarks import BENCHMARKS, RECIPES
 from experiments.factors import FACTORS
 from experiments.grid import GRIDS, Plan, Variant
-from experiments.scheduler import Outcome
+from experiments.runner import Outcome
+from experiments.search import Search
+from experiments.searcher import Selection, recorded, select
 from experiments.stores import Stores
 
 UI = "http://127.0.0.1:5000"
@@ -53,6 +55,7 @@ def help_page(console: Console) -> None:
             "data.root": "folder of the images",
             "diagnostics.every": "epochs between measurements of how far heads agree, 0 for none; cells that are done "
             "without are not trained again for it (give another store); diagnostics.batches for gradients",
+            "study.trials": "how many trials a search has, in all; the same command goes on up to that number",
             "plan=true": "shows the cells, with cost; runs nothing",
             "retry": "failed: run failed cells again; stale: those that other code made",
             "pool.gpus": "auto, all, none, how many, or a list; pool.slots_per_gpu, pool.cpu_slots, pool.threads, "
@@ -101,16 +104,63 @@ def plan_table(console: Console, plan: Plan, data: DataSet, stores: Stores, *, s
     console.print(f"\n{len(plan.cells)} cells: {total}. To run on {slots} slot(s): {time}. Nothing was started.")
 
 
+def trials_planned(console: Console, plan: Plan, search: Search, stores: Stores) -> Selection | None:
+    """How far the trials of a search have come, and what they select if none is missing."""
+    try:
+        frame = recorded(stores.tracking_uri, plan, search)
+    except store.StoreError:
+        counts, found = {}, None
+    else:
+        counts, found = frame["state"].value_counts().to_dict(), select(plan, search, frame, {})
+    done, pruned, failed = (int(counts.get(state, 0)) for state in (coverage.DONE, coverage.PRUNED, coverage.FAILED))
+    missing = max(0, search.trials - done - pruned - failed)
+    console.print(
+        f"[bold]{plan.experiment}[/], search with {search.trials} trials on seed {search.seed}: {done} done, "
+        f"{pruned} given up, {failed} failed, {missing} missing.",
+        soft_wrap=True,
+    )
+    if missing or found is None:
+        console.print("The setting that they select will be one more variant:\n")
+        return None
+    console.print(f"Selected: {_selected(found)}\n")
+    return found
+
+
+def trials(console: Console, plan: Plan, selection: Selection | None, result: Outcome) -> None:
+    """What a search found."""
+    failed = f", {len(result.failed)} failed" if result.failed else ""
+    now = f" ({result.trained} trained to the end now)" if result.trained else ""
+    console.print(f"{result.done} trials done, {result.pruned} given up{failed}{now}.")
+    _failures(console, result)
+    if result.stopped is not None:
+        console.print(f"Stopped: {result.stopped}. {result.missing} trials are missing; the same command goes on.")
+    elif selection is None:
+        console.print(f"No trial of {plan.experiment} ended: there is nothing to select from.")
+    else:
+        console.print(f"Selected: {_selected(selection)}")
+        shares = ", ".join(f"{path} {share:.0%}" for path, share in selection.document["importance"].items())
+        console.print(f"Importance (fANOVA): {shares or 'too few trials ended to tell'}.\n", soft_wrap=True)
+
+
+def _selected(selection: Selection) -> str:
+    share = selection.document["held_out"]
+    return f"{selection.trial}, {selection.error:.2f} % error on held-out training images ({share:.0%} of them)."
+
+
+def _failures(console: Console, result: Outcome) -> None:
+    for name, (message, log) in result.failed.items():
+        console.print(f"[red]failed[/] {name}: {message}\n  the whole trace: {log}", markup=True)
+    if result.failed:
+        console.print("What failed stays as it is; [bold]retry=failed[/] runs it again.")
+
+
 def outcome(console: Console, plan: Plan, result: Outcome) -> bool:
     """How a study ended; whether every cell is done."""
     total = len(plan.cells)
     how = [f"{result.trained} trained now"] if result.trained else []
     how += [f"{result.copied} copied from other plans"] if result.copied else []
     console.print(f"{result.done} of {total} cells done" + (f" ({', '.join(how)})." if how else "."))
-    for name, (message, log) in result.failed.items():
-        console.print(f"[red]failed[/] {name}: {message}\n  the whole trace: {log}", markup=True)
-    if result.failed:
-        console.print("Failed cells stay as they are; [bold]retry=failed[/] runs them again.")
+    _failures(console, result)
     if result.stopped is not None:
         console.print(f"Stopped: {result.stopped}. {result.missing} cells are missing; the same command goes on.")
     return result.done == total

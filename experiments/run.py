@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -23,9 +24,12 @@ from experiments.pool import Slot
 from experiments.pools.local import LocalPool, choose_gpus, slots
 from experiments.progress import Display
 from experiments.provenance import collect
-from experiments.scheduler import Options, Scheduler
+from experiments.runner import Options, Runner
+from experiments.scheduler import Scheduler
+from experiments.search import Search
+from experiments.searcher import Searcher
 from experiments.stores import Stores, ownership
-from experiments.study import Request, check_retry, make_plan
+from experiments.study import Request, check_retry, make_plan, with_selected
 from experiments.tracking import Tracker
 from experiments.trial import run_cell
 from experiments.user_grids import register_folder
@@ -63,6 +67,7 @@ def _run(settings: DictConfig, console: Console) -> int:
         benchmark=settings.benchmark,
         recipe=settings.recipe,
         seeds=config.plain(settings.seeds),
+        trials=settings.study.trials,
         overrides=config.overrides_of(settings),
         levels=config.levels_of(settings),
         data_root=root,
@@ -79,6 +84,9 @@ def _run(settings: DictConfig, console: Console) -> int:
     )
     if settings.plan:
         plan, data = make_plan(request, stores)
+        if isinstance(plan.grid, Search):
+            selection = report.trials_planned(console, plan, plan.grid, stores)
+            plan = plan if selection is None else with_selected(plan, request, selection)
         report.plan_table(console, plan, data, stores, slots=len(places))
         return 0
     stores.prepare()
@@ -89,22 +97,25 @@ def _run(settings: DictConfig, console: Console) -> int:
             plan, data = make_plan(request, stores)
             tracker = Tracker(stores)
         with ownership(stores, plan.plan_id):
-            display = Display(console)
-            scheduler = Scheduler(
-                plan=plan,
-                data=data,
-                pool=pool,
-                stores=stores,
-                tracker=tracker,
-                provenance=collect(),
-                display=display,
-                options=options,
-            )
-            try:
-                with _signals(scheduler):
-                    outcome = scheduler.run()
-            finally:
-                display.close()
+            means: dict[str, Any] = {
+                "data": data,
+                "pool": pool,
+                "stores": stores,
+                "tracker": tracker,
+                "options": options,
+            }
+            means |= {"provenance": collect(), "display": Display(console)}
+            if isinstance(plan.grid, Search):
+                searcher = Searcher(plan=plan, **means)
+                with _watched(searcher):
+                    selection = searcher.run()
+                report.trials(console, plan, selection, searcher.outcome)
+                if selection is None:
+                    return INTERRUPTED if searcher.outcome.stopped == _INTERRUPT else 1
+                plan = with_selected(plan, request, selection)
+            scheduler = Scheduler(plan=plan, **means)
+            with _watched(scheduler):
+                outcome = scheduler.run()
     except KeyboardInterrupt:
         console.print("stopped at once; give the same command again to go on")
         return INTERRUPTED
@@ -121,8 +132,11 @@ _INTERRUPT = "interrupted"
 
 
 @contextmanager
-def _signals(scheduler: Scheduler) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) lets the running cells finish their step and leave; the second ends them."""
+def _watched(runner: Runner) -> Iterator[None]:
+    """Heed signals while it runs, and take its live table away at the end.
+
+    The first Ctrl-C (or SIGTERM) lets the running cells finish their step and leave; the second ends them.
+    """
     asked = 0
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -131,12 +145,13 @@ def _signals(scheduler: Scheduler) -> Iterator[None]:
         if asked > 1:
             raise KeyboardInterrupt
         print("\nstopping: running cells leave at their next step (again to stop at once)", file=sys.stderr)
-        scheduler.stop(_INTERRUPT)
+        runner.stop(_INTERRUPT)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
+        runner.close()
         for number, handler in before.items():
             signal.signal(number, handler)
 

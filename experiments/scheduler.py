@@ -10,9 +10,7 @@ from analysis import store
 from dhm import checkpoint
 from experiments.queue import Queue
 from experiments.records import DONE, FAILED, CellRecord, of_plan, originals
-from experiments.runner import Options, Outcome, Runner
-
-__all__ = ["Options", "Outcome", "Scheduler"]
+from experiments.runner import Outcome, Runner
 
 
 class Scheduler(Runner):

@@ -13,6 +13,8 @@ from dhm.losses import weights
 from dhm.registry import unknown
 from experiments.benchmarks import BENCHMARKS, Benchmark
 from experiments.grid import GRIDS, Grid, Plan
+from experiments.search import Search
+from experiments.searcher import Selection
 from experiments.stores import Stores
 
 RETRY = ("failed", "stale")
@@ -26,12 +28,14 @@ class Request:
         seeds: how many (0, 1, ...), or which; none for the grid's own number.
         overrides: changes to the base recipe, by dotted path.
         levels: in place of the grid's own, by factor.
+        trials: of a search, in place of its own number.
     """
 
     grid: str
     benchmark: str = "digits"
     recipe: str = "documented"
     seeds: int | Sequence[int] | None = None
+    trials: int | None = None
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     levels: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
     data_root: Path | None = None
@@ -43,7 +47,7 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
     Raises:
         ValueError: anything that is asked for does not exist or does not fit.
     """
-    grid = GRIDS.get(request.grid)
+    grid = _grid(request)
     benchmark = BENCHMARKS.get(request.benchmark)
     seeds = _seeds(request.seeds, grid)
     levels = grid.levels(benchmark, request.levels)
@@ -58,22 +62,51 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
         if len({getattr(variant.recipe.data, name) for variant in variants}) > 1:
             raise ValueError(f"data.{name} changes which images are read, so no grid can vary it: run a grid for each")
     data = load(variants[0].recipe.data, request.data_root, stores.cache)
+    if benchmark.classes is not None and data.num_classes != benchmark.classes:
+        raise ValueError(
+            f"benchmark {benchmark.name} has {benchmark.classes} classes, and {request.data_root} has "
+            f"{data.num_classes}: choose benchmark=image_folder for images of your own"
+        )
+    plan = Plan(
+        grid=grid,
+        benchmark=benchmark,
+        levels=levels,
+        variants=variants,
+        seeds=seeds,
+        overrides=_said(request),
+        extent=[] if request.trials is None else [f"study.trials={request.trials}"],
+        fingerprint=data.fingerprint,
+        data_words=f"{data.num_classes} classes, {data.images}",
+        base=_base(grid, benchmark, request),
+    )
+    if isinstance(grid, Search):
+        grid.check_plan(plan)
+        data.check(plan.base.data, grid.seed)
     for spec in {variant.recipe.data for variant in variants}:
         data.check(spec, seeds[0])
-    return (
-        Plan(
-            grid=grid,
-            benchmark=benchmark,
-            levels=levels,
-            variants=variants,
-            seeds=seeds,
-            overrides=_said(request),
-            levels_chosen=[f"factors.{name}={_written(values)}" for name, values in request.levels.items()],
-            fingerprint=data.fingerprint,
-            base=_base(grid, benchmark, request),
-        ),
-        data,
+    return plan, data
+
+
+def with_selected(plan: Plan, request: Request, selection: Selection) -> Plan:
+    """The plan of a search with the selected setting as one more arm."""
+    assert isinstance(plan.grid, Search)
+    grid = plan.grid.with_found(plan.levels, selection.setting)
+    return dataclasses.replace(
+        plan,
+        grid=grid,
+        levels=grid.levels(plan.benchmark),
+        variants=grid.variants(plan.benchmark, overrides=request.overrides, recipe=request.recipe),
+        search=selection.document,
     )
+
+
+def _grid(request: Request) -> Grid:
+    grid = GRIDS.get(request.grid)
+    if request.trials is None:
+        return grid
+    if not isinstance(grid, Search):
+        raise ValueError(f"study.trials={request.trials}: grid {grid.name!r} is no search; it has seeds, not trials")
+    return dataclasses.replace(grid, trials=request.trials)
 
 
 def _base(grid: Grid, benchmark: Benchmark, request: Request) -> Any:
@@ -86,7 +119,8 @@ def _base(grid: Grid, benchmark: Benchmark, request: Request) -> Any:
 
 def _said(request: Request) -> list[str]:
     recipe = [] if request.recipe == "documented" else [f"recipe={request.recipe}"]
-    return recipe + [f"{path}={_written(value)}" for path, value in request.overrides.items()]
+    fields = [f"{path}={_written(value)}" for path, value in request.overrides.items()]
+    return [*recipe, *fields, *(f"factors.{name}={_written(values)}" for name, values in request.levels.items())]
 
 
 def _written(value: Any) -> str:

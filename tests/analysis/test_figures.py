@@ -1,23 +1,57 @@
 import dataclasses
 import itertools
+from types import ModuleType
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from analysis import catalogue, effects, schema, store, style
-from analysis.data import GridData, IncompleteError
-from analysis.figures import methods, positions, training_curves, weights
+from analysis.data import GridData, IncompleteError, curve_names
+from analysis.figures import gradient_agreement, methods, mimicking_matrix, positions, training_curves, weights
 
 # a grid for each figure; one without an entry is drawn of branch positions
-GRIDS = {"weights": "mimicking_weights-1", "levels": "depths-1", "methods": "methods-1"}
+GRIDS = {
+    "weights": "mimicking_weights-1",
+    "levels": "depths-1",
+    "methods": "methods-1",
+    "gradient_agreement": "measured",
+    "mimicking_matrix": "measured",
+}
 
 
 @pytest.fixture(scope="module")
 def grids(uri: str) -> dict[str, GridData]:
-    return {plan.plan_id: GridData.load(uri, plan) for plan in store.plans(uri)}
+    found = {plan.plan_id: GridData.load(uri, plan) for plan in store.plans(uri)}
+    return {**found, "measured": measured(found["methods-1"])}
+
+
+HEADS = ("main", "side1", "side2")
+PAIRS = [f"{a}.{b}" for a, b in itertools.combinations(HEADS, 2)]
+
+
+def measured(grid: GridData, epochs: int = 6) -> GridData:
+    """A grid whose cells with side branches have diagnostics as well."""
+    draw = np.random.default_rng(0)
+    runs, points = grid.runs.copy(), []
+    for place, row in runs[runs[schema.METHOD] != "plain"].iterrows():
+        for a, b in itertools.permutations(HEADS, 2):
+            runs.loc[place, f"{schema.INITIAL_KL}/{a}.{b}"] = draw.uniform(0.1, 0.2)
+            runs.loc[place, f"{schema.KL}/{a}.{b}"] = draw.uniform(0.001, 0.08)
+        for pair in PAIRS:
+            runs.loc[place, f"{schema.AGREEMENT}/{pair}"] = draw.uniform(80, 100)
+            for epoch in range(epochs):
+                ce = draw.uniform(0, 0.8)
+                whole = ce if row[schema.METHOD] == "dsl" else ce - 0.5
+                points += [
+                    (row["run_id"], f"{kind}/{pair}", epoch, value)
+                    for kind, value in ((schema.GRADIENT_COSINE_CE, ce), (schema.GRADIENT_COSINE, whole))
+                ]
+    curves = pd.DataFrame(points, columns=["run_id", "metric", "epoch", "value"])
+    return dataclasses.replace(grid, runs=runs, curves=curves)
 
 
 def texts(figure: Figure) -> list[Text]:
@@ -34,7 +68,7 @@ def test_every_figure_is_readable(grids: dict[str, GridData], name: str) -> None
     assert figure.get_figwidth() in (style.COLUMN, style.DOUBLE)
     assert figure.get_suptitle().replace("\n", " ").startswith(f"{title} on digits")
     labels = " ".join(axes.get_xlabel() + axes.get_ylabel() for axes in figure.axes)
-    assert "(%)" in labels or "percentage points" in labels
+    assert any(unit in labels for unit in ("(%)", "percentage points", "nats", "cosine"))
     figure.canvas.draw()
     assert min(text.get_fontsize() for text in texts(figure)) >= 7
     # nothing sticks out of the page
@@ -53,8 +87,8 @@ def test_every_figure_refuses_gaps_and_says_so_where_they_are_allowed(grids: dic
     grid = grids[GRIDS.get(name, "branch_positions-1")]
     gap = grid.runs[~((grid.runs[schema.ROLE] == "arm") & (grid.runs[schema.SEED] == 0))]
     with pytest.raises(IncompleteError):
-        catalogue.figure(name)(GridData(plan=grid.plan, runs=gap, curves=grid.curves))
-    figure = catalogue.figure(name)(GridData(plan=grid.plan, runs=gap, curves=grid.curves, allow_incomplete=True))
+        catalogue.figure(name)(dataclasses.replace(grid, runs=gap))
+    figure = catalogue.figure(name)(dataclasses.replace(grid, runs=gap, allow_incomplete=True))
     assert any("NOT COMPLETE" in text.get_text() for text in texts(figure))
 
 
@@ -97,3 +131,75 @@ def test_one_seed_draws_without_warnings(grids: dict[str, GridData], recwarn: py
         made = catalogue.figure(name)(GridData(plan=grid.plan, runs=one, curves=grid.curves, allow_incomplete=True))
         made.canvas.draw()
     assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_the_matrices_hold_the_means_over_the_seeds(grids: dict[str, GridData]) -> None:
+    grid = grids["measured"]
+    figure = mimicking_matrix.build(grid)
+    panels = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in panels] == ["dsl", "", "dhm", ""]
+    limits = {(axes.images[0].norm.vmin, axes.images[0].norm.vmax) for axes in panels}
+    assert len(limits) == 1, "one scale of colours"
+    drawn = iter(panels)
+    for variant in ("dsl", "dhm"):
+        for metric in (schema.INITIAL_KL, schema.KL):
+            axes = next(drawn)
+            if metric == schema.KL:
+                assert [label.get_text() for label in axes.get_xticklabels()] == list(HEADS)
+            cells = axes.images[0].get_array()
+            for (i, student), (j, teacher) in itertools.permutations(enumerate(HEADS), 2):
+                mean = np.mean(list(grid.by_seed(variant, f"{metric}/{student}.{teacher}").values()))
+                assert cells[i, j] == pytest.approx(mean)
+                (text,) = [t for t in axes.texts if t.get_position() == (j, i)]
+                assert float(text.get_text()) == pytest.approx(mean, rel=0.06)
+            assert np.ma.getmaskarray(cells).diagonal().all()
+
+
+def test_gradients_are_drawn_for_every_pair_and_the_whole_loss_where_it_differs(grids: dict[str, GridData]) -> None:
+    grid = grids["measured"]
+    figure = gradient_agreement.build(grid)
+    assert [axes.get_title() for axes in figure.axes] == [pair.replace(".", " and ") for pair in PAIRS]
+    methods_of = grid.runs.set_index("run_id")[schema.METHOD]
+    for axes, pair in zip(figure.axes, PAIRS, strict=True):
+        lines = {str(line.get_label()): line for line in axes.get_lines() if not str(line.get_label()).startswith("_")}
+        assert set(lines) == {"dsl: cross-entropy", "dhm: cross-entropy", "dhm: with mimicking"}
+        for label, line in lines.items():
+            metric = schema.GRADIENT_COSINE if "mimicking" in label else schema.GRADIENT_COSINE_CE
+            own = grid.curves[(grid.curves["metric"] == f"{metric}/{pair}")]
+            own = own[own["run_id"].map(methods_of) == label[:3]]
+            means = own.groupby("epoch")["value"].mean()
+            assert list(line.get_xdata()) == [1, 2, 3, 4, 5, 6]
+            assert list(line.get_ydata()) == pytest.approx(list(means))
+
+
+@pytest.mark.parametrize("figure", [mimicking_matrix, gradient_agreement])
+def test_figures_of_diagnostics_say_where_there_are_none_and_what_to_do(
+    grids: dict[str, GridData], figure: ModuleType
+) -> None:
+    with pytest.raises(ValueError, match=r"dsl s0, dsl s1.* and 6 more.*diagnostics\.every=1 store="):
+        figure.build(grids["methods-1"])
+    grid = grids["measured"]
+    runs = grid.runs.copy()
+    lost = (runs[schema.METHOD] == "dhm") & (runs[schema.SEED] == 3)
+    runs.loc[lost, [name for name in runs if str(name).startswith("diagnostics/")]] = np.nan
+    partly = dataclasses.replace(grid, runs=runs, curves=grid.curves[~grid.curves["run_id"].isin(runs[lost]["run_id"])])
+    with pytest.raises(ValueError, match=r"no diagnostics are recorded for dhm s3: "):
+        figure.build(partly)
+    made = figure.build(dataclasses.replace(partly, allow_incomplete=True))
+    assert any("NOT COMPLETE: 1 cells without diagnostics" in text.get_text() for text in texts(made))
+
+
+def test_figures_of_diagnostics_need_side_branches(grids: dict[str, GridData]) -> None:
+    grid = grids["methods-1"]
+    plain = tuple(variant for variant in grid.plan.variants if variant.method == "plain")
+    with pytest.raises(ValueError, match="no side branches"):
+        mimicking_matrix.build(dataclasses.replace(grid, plan=dataclasses.replace(grid.plan, variants=plain)))
+
+
+def test_only_the_curves_that_figures_draw_are_read(grids: dict[str, GridData]) -> None:
+    runs = grids["measured"].runs.assign(**{f"{schema.GRADIENT_COSINE_VARIANCE}/{PAIRS[0]}": 0.1, schema.LR: np.nan})
+    runs[f"{schema.GRADIENT_COSINE}/{PAIRS[0]}"] = 0.5
+    assert curve_names(runs, ("training_curves",)) == [schema.TEST_TOP1]
+    assert curve_names(runs, ("gradient_agreement",)) == [f"{schema.GRADIENT_COSINE}/{PAIRS[0]}"]
+    assert curve_names(runs, ("methods", "pie")) == []
+    assert set(grids["methods-1"].curves["metric"]) == {schema.TEST_TOP1}

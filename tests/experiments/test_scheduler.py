@@ -16,7 +16,8 @@ from experiments.pool import Ended, Slot, Word
 from experiments.pools.local import slots
 from experiments.progress import Display
 from experiments.provenance import collect
-from experiments.scheduler import Options, Outcome, Scheduler
+from experiments.runner import Options, Outcome
+from experiments.scheduler import Scheduler
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
 from experiments.tracking import Tracker

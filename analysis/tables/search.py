@@ -1,0 +1,52 @@
+"""The trials of a search: what was tried, how it did on held-out training images, and what was selected."""
+
+from collections.abc import Callable
+
+from analysis import schema, style
+from analysis.data import GridData, records
+from analysis.tables.table import Column, Row, Table, number, provenance
+
+
+def build(grid: GridData) -> Table:
+    """Build the table, a row a trial in their order. ValueError where the plan has no search."""
+    search = grid.searched
+    frame = grid.trials
+    kept = ["trial", *search["space"], "error", "epochs", "state", "selected"]
+    frame = frame.assign(
+        error=frame[schema.VAL_TOP1], selected=frame[schema.TRIAL_NUMBER] == search["selected"]
+    ).rename(columns={schema.TRIAL_NUMBER: "trial", schema.EPOCHS: "epochs"})
+    columns = [
+        Column("trial", lambda row: str(row["trial"])),
+        *(Column(path, _level(path)) for path in search["space"]),
+        Column("error on held-out (%)", lambda row: number(row["error"], 2)),
+        Column("epochs", lambda row: str(row["epochs"])),
+        Column("state", lambda row: "done, selected" if row["selected"] else str(row["state"]), "l"),
+    ]
+    return Table(
+        name=f"{grid.plan.benchmark}-{grid.plan.grid}-search",
+        frame=frame[kept],
+        columns=tuple(columns),
+        caption=_caption(grid),
+        sources={str(row["trial"]): {"run": row["run_id"], "code": row[schema.CODE]} for row in records(frame)},
+    )
+
+
+def _level(path: str) -> Callable[[Row], str]:
+    return lambda row: style.level(row[path])
+
+
+def _caption(grid: GridData) -> str:
+    plan, search = grid.plan, grid.searched
+    told = [
+        f"Trials of {plan.title[:1].lower()}{plan.title[1:]} on {plan.benchmark}, seed {search['seed']}.",
+        f"Each is judged by {search['held_out']:.0%} of the training images, which it does not train on; no test image "
+        "was looked at. Selected: the lowest error of a trial that ended, of equals the earlier.",
+        f"Pruned trials were given up by the {search['pruner']} rule; their error is that of their last epoch.",
+    ]
+    if search["importance"]:
+        shares = ", ".join(f"{path} {share:.0%}" for path, share in search["importance"].items())
+        told.append(f"Importance (share of the variation between trials that ended; fANOVA): {shares}.")
+    codes = sorted(set(map(str, grid.trials[schema.CODE])))
+    if len(codes) > 1:
+        told.append(f"The trials were made by {len(codes)} codes ({', '.join(codes)}).")
+    return " ".join([*told, "Of the comparison:", provenance(grid)])

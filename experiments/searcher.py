@@ -1,0 +1,115 @@
+"""The searcher: runs the trials of a search that are missing, and selects the setting that becomes an arm."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis import coverage, schema, store
+from analysis.search import selected
+from dhm import checkpoint
+from experiments.grid import Plan
+from experiments.proposals import Found, Proposals
+from experiments.records import of_trial
+from experiments.runner import Runner
+from experiments.search import Search, Trial
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """What a search found.
+
+    Args:
+        trial: its name.
+        error: on held-out training images, in percent.
+        setting: value by field of the recipe.
+        document: what the plan's record says of the search.
+    """
+
+    trial: str
+    error: float
+    setting: Mapping[str, float]
+    document: Mapping[str, Any]
+
+
+def recorded(uri: str, plan: Plan, search: Search) -> pd.DataFrame:
+    """The trials of a search that have a record, see `analysis.store.trials`."""
+    return store.trials(uri, search.search_id(plan), list(search.space))
+
+
+def select(plan: Plan, search: Search, frame: pd.DataFrame, importance: Mapping[str, float]) -> Selection | None:
+    """The setting with the lowest error on held-out training images; none where no trial ended."""
+    best = selected(frame)
+    if best is None:
+        return None
+    number = int(best[schema.TRIAL_NUMBER])
+    setting = {path: float(best[path]) for path in search.space}
+    return Selection(
+        trial=search.trial(plan, number, setting).name,
+        error=float(best[schema.VAL_TOP1]),
+        setting=setting,
+        document=search.document(plan, number, importance),
+    )
+
+
+class Searcher(Runner):
+    """Runs the trials of a plan whose grid is a `Search`."""
+
+    def run(self) -> Selection | None:
+        """Try settings until as many as asked for were tried, or until it is told to stop.
+
+        Returns:
+            what was selected; nothing, if it was stopped or no trial ended.
+        """
+        plan, search = self._plan, self._plan.grid
+        assert isinstance(search, Search)
+        proposals = self._reconcile(search)
+        if len(proposals):
+            announced = dataclasses.replace(plan, search=search.document(plan, None, {}))
+            self._experiment_id = self._tracker.record_plan(announced, self._provenance, time.time())
+        total = self.outcome.done + self.outcome.pruned + len(self.outcome.failed) + len(proposals)
+        self._display.begin(
+            f"{plan.experiment}[/]: search with {total} trials",
+            total=total,
+            done=self.outcome.done + self.outcome.pruned,
+            waiting=len(proposals),
+            slots=self._pool.slots,
+            noun="trials",
+        )
+        self._work(proposals)
+        self.outcome.missing = total - self.outcome.done - self.outcome.pruned - len(self.outcome.failed)
+        if self.outcome.stopped is not None:
+            return None
+        return select(plan, search, recorded(self._tracker.uri, plan, search), proposals.importance())
+
+    def _reconcile(self, search: Search) -> Proposals:
+        """Hold the journal against the records, and close what a dead scheduler left open."""
+        frame = recorded(self._tracker.uri, self._plan, search)
+        curves = store.curves(self._tracker.uri, frame, [schema.VAL_TOP1])
+        found = []
+        for row in frame.to_dict("records"):
+            setting = {path: float(row[path]) for path in search.space}
+            trial = search.trial(self._plan, int(row[schema.TRIAL_NUMBER]), setting)
+            own = curves[curves["run_id"] == row["run_id"]]
+            curve = {int(epoch) + 1: float(value) for epoch, value in zip(own["epoch"], own["value"], strict=True)}
+            found.append(Found(trial=trial, state=str(row["state"]), curve=curve))
+            self._records[trial.cell_id] = of_trial(row)
+            self._settle(trial, str(row["state"]))
+        proposals = Proposals(self._stores.journal, self._plan, search)
+        proposals.reconcile(found, self._options.retry == "failed")
+        return proposals
+
+    def _settle(self, trial: Trial, state: str) -> None:
+        record = self._records[trial.cell_id]
+        if state == coverage.DONE:
+            self.outcome.done += 1
+        elif state == coverage.PRUNED:
+            self.outcome.pruned += 1
+        elif state == coverage.RUNNING:
+            self._tracker.close_interrupted(record.run_id)
+        elif state == coverage.FAILED and self._options.retry != "failed":
+            self._note_failure(trial, record.message)
+        if state in (coverage.DONE, coverage.PRUNED):
+            checkpoint.remove(self._stores.checkpoint(trial.cell_id))
