@@ -213,8 +213,8 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("data.root=empty", "empty has neither test/ nor val/: give data.root=DIR with one"),
         ("data.root=bare", "bare/test must hold one folder of images a class: Couldn't find any class folder"),
         ("data.root=few", "few has 2 classes, w.pth 6: give the data set that it was trained on"),
-        ("data.root=broken", "class0/0.png cannot be read as an image"),
-        ("data.root=broken workers=1", "class0/0.png cannot be read as an image"),
+        ("data.root=broken", "error: broken/test/class0/0.png cannot be read as an image"),
+        ("data.root=broken workers=1", "error: broken/test/class0/0.png cannot be read as an image"),
     ],
 )
 def test_a_mistake_is_one_line(
