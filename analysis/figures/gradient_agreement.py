@@ -49,8 +49,8 @@ def build(grid: GridData) -> Figure:
         style.finish(
             figure,
             f"{plan.title} on {plan.benchmark}: gradients",
-            "cosine of two heads' gradients over the weights that they share\n"
-            f"mean and range of {len(plan.seeds)} seeds; compare methods by the cross-entropy",
+            "cosine of two heads' gradients in their shared weights\n"
+            f"mean and range of {len(plan.seeds)} seeds; compare by cross-entropy",
             warning=agreement.warning(grid),
         )
     return figure
