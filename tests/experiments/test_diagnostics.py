@@ -1,0 +1,89 @@
+"""Diagnostics from the command line to the figures, with real processes and a real store."""
+
+import re
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from analysis import agreement, catalogue, schema
+from analysis import store as reader
+from analysis.data import GridData
+from experiments import config
+from experiments.grid import GRIDS
+from experiments.run import _diagnostics, main
+from tests.experiments.conftest import Workplace
+
+HEADS = ("main", "side1", "side2")
+KINDS = (
+    schema.KL,
+    schema.INITIAL_KL,
+    schema.AGREEMENT,
+    schema.GRADIENT_COSINE,
+    schema.GRADIENT_COSINE_CE,
+    schema.GRADIENT_COSINE_VARIANCE,
+    schema.GRADIENT_COSINE_CE_VARIANCE,
+)
+
+
+def test_a_grid_that_asks_for_diagnostics_has_them_in_its_record_and_figures(workplace: Workplace) -> None:
+    assert workplace.run("grid=gradient_agreement", "diagnostics.batches=3") == 0
+    (plan,) = reader.plans(workplace.uri)
+    grid = GridData.load(workplace.uri, plan)
+    written = {str(name) for name in grid.runs.columns if str(name).startswith("diagnostics/")}
+    assert {name.rpartition("/")[0] for name in written} == set(KINDS), "the names of schema are those that are written"
+    assert agreement.heads(grid) == {"dsl": HEADS, "dhm": HEADS}
+    client = MlflowClient(workplace.uri)
+    for run_id in grid.runs["run_id"]:
+        for name in written:
+            steps = [point.step for point in client.get_metric_history(run_id, name)]
+            assert steps == ([0] if name.startswith(schema.INITIAL_KL) else [0, 1]), name
+    drawn = {name.rpartition("/")[0] for name in grid.curves["metric"]} - {"test"}
+    assert drawn == {schema.GRADIENT_COSINE, schema.GRADIENT_COSINE_CE}
+    (folder,) = (workplace.root / "results" / "digits").glob("gradient_agreement*")
+    assert all((folder / f"{name}.png").is_file() for name in ("gradient_agreement", "mimicking_matrix"))
+    # No result is changed by them, and a cell that is done with them serves a grid that does not ask.
+    errors = grid.runs.set_index([schema.VARIANT, schema.SEED])[schema.FINAL_TOP1]
+    assert workplace.run("grid=methods") == 0
+    both = workplace.records()
+    copies = both[both[schema.GRID] == "methods"].set_index([schema.VARIANT, schema.SEED])
+    assert copies.loc[errors.index, schema.FINAL_TOP1].equals(errors)
+    assert copies.loc["dhm", schema.SOURCE_RUN].notna().all()
+
+
+def test_cells_that_are_done_without_are_not_trained_again_and_the_figures_say_what_to_do(
+    methods: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Workplace(tmp_path)
+    place.store.mkdir()
+    (place.store / "mlflow.db").write_bytes((methods.store / "mlflow.db").read_bytes())
+    assert place.run("grid=gradient_agreement") == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "4 of 4 cells done (4 copied from other plans)." in told
+    assert len(re.findall("no diagnostics are recorded for", told)) == 2
+    assert "diagnostics.every=1 store=results/diagnostics" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "every"),
+    [
+        (["grid=methods"], 0),
+        (["grid=methods", "diagnostics.every=3"], 3),
+        (["grid=gradient_agreement"], 1),
+        (["grid=gradient_agreement", "diagnostics.every=0"], 0),
+    ],
+)
+def test_the_command_says_more_than_the_grid(words: list[str], every: int) -> None:
+    found = _diagnostics(config.read(words))
+    assert [callback._every for callback in found] == ([every] if every else [])
+
+
+@pytest.mark.parametrize("word", ["diagnostics.every=-1", "diagnostics.batches=0"])
+def test_mistakes(word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["grid=methods", word, f"store={tmp_path / 'store'}"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {word}: must be at least")
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_figures_of_the_grid_exist() -> None:
+    assert set(GRIDS.get("gradient_agreement").figures) <= set(catalogue.figure_names())
