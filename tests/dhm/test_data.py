@@ -606,6 +606,19 @@ class TestSplit:
         assert counts[0] == 800
         assert (counts[1:] - 2400).abs().max() < 5 * (7200 * 1 / 3 * 2 / 3) ** 0.5
 
+    def test_an_image_has_the_same_wrong_class_whichever_others_are_kept(self) -> None:
+        clean = self.of().train
+        true = dict(zip(rows(clean.images), clean.labels.tolist(), strict=True))
+        few, all_ = self.of(train_size=60, label_noise=0.5).train, self.of(label_noise=0.5).train
+        among_all = dict(zip(rows(all_.images), all_.labels.tolist(), strict=True))
+        both = [
+            (label, among_all[image])
+            for image, label in zip(rows(few.images), few.labels.tolist(), strict=True)
+            if label != true[image] and among_all[image] != true[image]
+        ]
+        assert len(both) > 10
+        assert all(one == other for one, other in both)
+
     def test_more_noise_keeps_what_was_wrong(self) -> None:
         less, more = self.of(label_noise=0.2).train.labels, self.of(label_noise=0.5).train.labels
         wrong = less != self.RAW.train_labels
