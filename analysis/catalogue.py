@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _NO_TABLES = ("table", "render")  # what tables are made with
 STORE_TABLES = ("coverage",)  # of all grids, not of one
-SEARCH_TABLES = ("search",)  # of a search, not of any grid
+SEARCH_TABLES = ("trials",)  # of a search, not of any grid
 
 
 def figure_names() -> list[str]:

@@ -1,6 +1,7 @@
 """Searches: grids of which one arm is found first, by trials that look at held-out training images alone."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,8 +23,8 @@ HELD_OUT = "data.val_fraction"
 ETA = 3  # Hyperband keeps one trial of so many at each of its steps
 
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
-    # Not before five trials have ended and a quarter of the epochs is over: early errors tell little.
-    "median": lambda epochs: MedianPruner(n_startup_trials=5, n_warmup_steps=epochs // 4),
+    # Not before five trials have ended and half of the epochs is over: at a high learning rate errors tell little.
+    "median": lambda epochs: MedianPruner(n_startup_trials=5, n_warmup_steps=epochs // 2),
     "hyperband": lambda epochs: HyperbandPruner(
         min_resource=max(1, epochs // ETA**2), max_resource=epochs, reduction_factor=ETA
     ),
@@ -36,13 +37,11 @@ class Range:
     """Where a field of the recipe is searched.
 
     Args:
-        reference: the value that the found one is held against.
         log: whether it is searched in logarithms.
     """
 
     low: float
     high: float
-    reference: float
     log: bool = False
 
 
@@ -103,8 +102,8 @@ class Search(Grid):
     grid itself trains on all of them, and looks at the test images, once.
 
     Args:
-        space: where it is searched, by the dotted path of a recipe field; the references become levels of the grid.
-        arm: levels that mark the variant whose fields are searched.
+        space: where it is searched, by the dotted path of a recipe field.
+        arm: levels that mark the variant whose fields are searched; what is found is held against it.
         trials: how many, by default.
         seed: of the trials. None of the grid's own, so that the luck of the seed by which a setting was selected is
             no part of the comparison.
@@ -117,10 +116,6 @@ class Search(Grid):
     seed: int = 1000
     pruner: str = "median"
 
-    def __post_init__(self) -> None:
-        references = {path: [float(found.reference)] for path, found in self.space.items()}
-        object.__setattr__(self, "factors", {**self.factors, **references, **self.factors})
-
     def variants(
         self,
         benchmark: Benchmark,
@@ -130,25 +125,20 @@ class Search(Grid):
         recipe: str = "documented",
     ) -> list[Variant]:
         """See `Grid.variants`; all training images are trained on."""
-        self._check(levels or {})
+        self._check()
         whole = {**(overrides or {}), HELD_OUT: 0.0}
         return super().variants(benchmark, overrides=whole, levels=levels, recipe=recipe)
 
-    def with_found(self, levels: Mapping[str, Levels], setting: Mapping[str, float]) -> "Search":
-        """The grid with the found setting as one more arm.
-
-        Args:
-            levels: of every factor, as the plan has them.
-        """
-        pairs = {path: (levels[path][0], value) for path, value in setting.items()}
+    def with_found(self, plan: Plan, setting: Mapping[str, float]) -> "Search":
+        """The grid with the found setting as one more arm, beside the one that it is held against."""
+        pairs = {path: (float(_at(self._arm(plan), path)), value) for path, value in setting.items()}
         reference, found = (tuple(pair[side] for pair in pairs.values()) for side in (0, 1))
         crossed = [
             dict(zip(pairs, point, strict=True))
             for point in itertools.product(*pairs.values())
             if point not in (reference, found)
         ]
-        factors = {name: pairs.get(name, values) for name, values in levels.items()}
-        return dataclasses.replace(self, factors=factors, exclude=[*self.exclude, *crossed])
+        return dataclasses.replace(self, factors={**plan.levels, **pairs}, exclude=[*self.exclude, *crossed])
 
     def trial(self, plan: Plan, number: int, setting: Mapping[str, float]) -> Trial:
         """A setting as what is trained for it."""
@@ -197,18 +187,21 @@ class Search(Grid):
             weights(recipe)
 
     def _recipe(self, plan: Plan, setting: Mapping[str, float]) -> Recipe:
+        recipe = replace_at(self._arm(plan), HELD_OUT, plan.base.data.val_fraction)
+        for path, value in setting.items():
+            recipe = replace_at(recipe, path, value)
+        return recipe
+
+    def _arm(self, plan: Plan) -> Recipe:
         arms = [v for v in plan.variants if all(v.factors.get(name) == level for name, level in self.arm.items())]
         if len(arms) != 1:
             raise ValueError(
                 f"search {self.name!r}: its arm {dict(self.arm)} is {len(arms)} of the variants "
                 f"{', '.join(v.name for v in plan.variants)}; it must be one"
             )
-        recipe = replace_at(arms[0].recipe, HELD_OUT, plan.base.data.val_fraction)
-        for path, value in setting.items():
-            recipe = replace_at(recipe, path, value)
-        return recipe
+        return arms[0].recipe
 
-    def _check(self, levels: Mapping[str, Levels]) -> None:
+    def _check(self) -> None:
         if self.trials < 1:
             raise ValueError(f"study.trials={self.trials}: must be at least 1")
         if self.pruner not in PRUNERS:
@@ -220,10 +213,10 @@ class Search(Grid):
                 raise ValueError(f"search {self.name!r}: {path} from {found.low:g} to {found.high:g} is no range")
             if found.log and found.low <= 0:
                 raise ValueError(f"search {self.name!r}: {path} from {found.low:g} has no logarithm; begin above 0")
-            if path in levels and len(list(levels[path])) != 1:
-                raise ValueError(
-                    f"{path} is searched: factors.{path}=[...] takes one level, to hold the found one against"
-                )
+
+
+def _at(recipe: Recipe, path: str) -> Any:
+    return functools.reduce(getattr, path.split("."), recipe)
 
 
 def distribution(found: Range) -> optuna.distributions.FloatDistribution:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import experiments.grids  # noqa: F401  the registry is filled by importing
+from analysis.catalogue import figure_names
 from dhm.cost import on_meta
 from dhm.data import DataSet, load
 from dhm.fields import replace_at
@@ -76,7 +77,7 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
         overrides=_said(request),
         extent=[] if request.trials is None else [f"study.trials={request.trials}"],
         fingerprint=data.fingerprint,
-        data_words=f"{data.num_classes} classes, {data.images}",
+        data_words=_data_words(data, variants[0].recipe.data.train_size),
         base=_base(grid, benchmark, request),
     )
     if isinstance(grid, Search):
@@ -90,18 +91,25 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
 def with_selected(plan: Plan, request: Request, selection: Selection) -> Plan:
     """The plan of a search with the selected setting as one more arm."""
     assert isinstance(plan.grid, Search)
-    grid = plan.grid.with_found(plan.levels, selection.setting)
+    grid = plan.grid.with_found(plan, selection.setting)
+    # What the command said of a field that was searched is a level now.
+    overrides = {path: value for path, value in request.overrides.items() if path not in grid.space}
     return dataclasses.replace(
         plan,
         grid=grid,
         levels=grid.levels(plan.benchmark),
-        variants=grid.variants(plan.benchmark, overrides=request.overrides, recipe=request.recipe),
+        variants=grid.variants(plan.benchmark, overrides=overrides, recipe=request.recipe),
         search=selection.document,
     )
 
 
 def _grid(request: Request) -> Grid:
+    if request.grid not in GRIDS:
+        raise ValueError(f"{unknown('grid', request.grid, GRIDS)}. One of your own, in YAML, needs grid_dir=DIR")
     grid = GRIDS.get(request.grid)
+    for name in grid.figures:
+        if name not in figure_names():
+            raise unknown(f"figure of grid {grid.name}", name, figure_names())
     if request.trials is None:
         return grid
     if not isinstance(grid, Search):
@@ -115,6 +123,12 @@ def _base(grid: Grid, benchmark: Benchmark, request: Request) -> Any:
     for path, value in changes.items():
         made = replace_at(made, path, value)
     return made
+
+
+def _data_words(data: DataSet, train_size: int) -> str:
+    train, test = data.sizes
+    training = f"{train_size:,} of {train:,}" if train_size else f"{train:,}"
+    return f"{data.num_classes} classes, {training} training and {test:,} test images"
 
 
 def _said(request: Request) -> list[str]:

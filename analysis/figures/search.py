@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis import coverage, schema, style
 from analysis.data import GridData
@@ -21,6 +22,9 @@ def build(grid: GridData) -> Figure:
             axes = figure.add_subplot(1, len(space), index + 1)
             if log:
                 axes.set_xscale("log")
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.level(value)))
+                axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlim(low, high)
             _draw(axes, grid.trials, path, search["selected"])
             reference = plan.levels(path)[0]
@@ -33,7 +37,7 @@ def build(grid: GridData) -> Figure:
         ended = int((grid.trials["state"] == coverage.DONE).sum())
         detail = (
             f"{len(grid.trials)} trials, {ended} to the end, judged by {search['held_out']:.0%} of the training "
-            "images; dotted: the reference"
+            "images; dotted: what the found setting is held against"
         )
         style.finish(figure, f"{plan.title} on {plan.benchmark}", detail, warning=grid.warning)
     return figure
@@ -52,9 +56,9 @@ def _draw(axes: Axes, trials: pd.DataFrame, path: str, selected: int | None) -> 
         edgecolor=style.FAINT,
         alpha=0.5,
         linewidth=0.8,
-        label="given up (error when it was)",
+        label="given up (its last error)",
     )
-    axes.scatter(others[path], others[schema.VAL_TOP1], s=16, color=style.COLOURS["dhm"], label="to the end")
+    axes.scatter(others[path], others[schema.VAL_TOP1], s=16, color=style.COLOURS["dhm"], label="trained to the end")
     axes.scatter(
         trials[best][path],
         trials[best][schema.VAL_TOP1],

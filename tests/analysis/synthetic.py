@@ -1,16 +1,20 @@
 """Records made up for the reader's tests: the schema's names, numbers from a seeded generator, no training."""
 
+import dataclasses
 import itertools
 import math
 import random
 import zlib
 from typing import Any
 
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from analysis import schema
+from analysis import coverage, schema
+from analysis.data import GridData
 from analysis.plan_record import encode_plan
+from analysis.search import selected
 
 CODE = "c0de0001"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -97,7 +101,8 @@ def plan_record(grid: str, *, plan_id: str, seeds: int = 5, overrides: tuple[str
         "question": f"What do {grid.replace('_', ' ')} change?",
         "reading": "Group by `variant`.",
         "overrides": list(overrides),
-        "levels_chosen": [],
+        "extent": [],
+        "data_words": "10 classes, 200 training and 797 test images",
         "factors": factors,
         "baseline": variants[0]["name"],
         "seeds": list(range(seeds)),
@@ -188,3 +193,29 @@ def write_grid(client: MlflowClient, plan: dict[str, Any], **options: Any) -> di
         for item in plan["variants"]
         for seed in plan["seeds"]
     }
+
+
+def searched(grid: GridData, count: int = 30) -> GridData:
+    """A grid of alpha and T as if a search had found one of its arms."""
+    draw = random.Random(0)
+    rows = []
+    for number in range(count):
+        alpha, temperature = 0.05 * 100 ** draw.random(), 0.5 * 16 ** draw.random()
+        pruned = number % 5 == 4
+        error = 12 + 3 * abs(math.log(alpha)) + draw.random() + 20 * pruned
+        state, epochs = (coverage.PRUNED, 9) if pruned else (coverage.DONE, 20)
+        rows.append((f"run{number}", state, number, CODE, epochs, error, alpha, temperature))
+    names = ["run_id", "state", schema.TRIAL_NUMBER, schema.CODE, schema.EPOCHS, schema.VAL_TOP1]
+    trials = pd.DataFrame(rows, columns=[*names, "mimic.alpha", "mimic.temperature"])
+    best = selected(trials)
+    search = {
+        "search_id": "5ea4c4",
+        "space": {"mimic.alpha": [0.05, 5.0, True], "mimic.temperature": [0.5, 8.0, True]},
+        "seed": 1000,
+        "held_out": 0.2,
+        "pruner": "median",
+        "trials": count,
+        "selected": best and best[schema.TRIAL_NUMBER],
+        "importance": {"mimic.alpha": 0.81, "mimic.temperature": 0.19},
+    }
+    return dataclasses.replace(grid, plan=dataclasses.replace(grid.plan, search=search), trials=trials)

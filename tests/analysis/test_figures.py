@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from analysis import catalogue, effects, schema, store, style
 from analysis.data import GridData, IncompleteError, curve_names
 from analysis.figures import gradient_agreement, methods, mimicking_matrix, positions, training_curves, weights
+from tests.analysis import synthetic
 
 # a grid for each figure; one without an entry is drawn of branch positions
 GRIDS = {
@@ -20,13 +21,15 @@ GRIDS = {
     "methods": "methods-1",
     "gradient_agreement": "measured",
     "mimicking_matrix": "measured",
+    "search": "searched",
 }
 
 
 @pytest.fixture(scope="module")
 def grids(uri: str) -> dict[str, GridData]:
     found = {plan.plan_id: GridData.load(uri, plan) for plan in store.plans(uri)}
-    return {**found, "measured": measured(found["methods-1"])}
+    made = {"measured": measured(found["methods-1"]), "searched": synthetic.searched(found["mimicking_weights-1"])}
+    return {**found, **made}
 
 
 HEADS = ("main", "side1", "side2")

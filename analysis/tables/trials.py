@@ -23,7 +23,7 @@ def build(grid: GridData) -> Table:
         Column("state", lambda row: "done, selected" if row["selected"] else str(row["state"]), "l"),
     ]
     return Table(
-        name=f"{grid.plan.benchmark}-{grid.plan.grid}-search",
+        name=f"{grid.plan.benchmark}-{grid.plan.grid}-trials",
         frame=frame[kept],
         columns=tuple(columns),
         caption=_caption(grid),
