@@ -65,12 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns 0, 1 where something was not built, 2 where there is nothing to build from."""
     parser = argparse.ArgumentParser(prog="python -m analysis.build", description=__doc__)
     default = os.environ.get("MLFLOW_TRACKING_URI") or STORE
-    parser.add_argument("--store", default=default, metavar="URI", help="tracking store (default: %(default)s)")
+    parser.add_argument("--store", default=default, metavar="DIR|URI", help="tracking store (default: %(default)s)")
     parser.add_argument("--out", default=OUT, metavar="DIR", help="where to write (default: %(default)s)")
     parser.add_argument("--plan", action="append", metavar="ID", help="only this plan; may be given several times")
     parser.add_argument("--allow-incomplete", action="store_true", help="build with cells missing, and say so")
     parser.add_argument("--quiet", action="store_true", default=bool(os.environ.get("DHM_QUIET")))
     options = parser.parse_args(arguments)
+    if Path(options.store).is_dir():
+        options.store = f"sqlite:///{Path(options.store) / 'mlflow.db'}"
     try:
         results = build(options.store, options.out, options.plan, allow_incomplete=options.allow_incomplete)
     except (ValueError, OSError) as error:

@@ -48,6 +48,7 @@ LR = "train/lr"
 LOSS_CE = "loss/ce"  # loss/ce/main, loss/ce/side1: cross-entropy of each head
 LOSS_MIMIC = "loss/mimic"  # loss/mimic/main.side1: T^2 KL drawing the first to the second, before alpha
 
+DIAGNOSTICS = "diagnostics/"  # begins the names of all of these
 # Where diagnostics were asked for, at the epochs that were measured; heads at the end, as in "kl/main.side1":
 KL = "diagnostics/kl"  # KL of the second head's predictions to the first's, test images, T = 1, in nats
 INITIAL_KL = "diagnostics/initial_kl"  # the same at the first weights; once, with the first epoch measured
@@ -80,10 +81,10 @@ ERROR_FILE = "error.txt"  # the whole trace of a failure
 
 # --- The plan of a grid, kept with its experiment ----------------------------------------------------------
 # JSON, compressed with zlib and written in base64 over as many experiment tags as it takes:
-# "plan.PLAN_ID.0", "plan.PLAN_ID.1", ... (an experiment tag holds at most 5,000 characters). Its keys:
+# PLAN_TAG.PLAN_ID.0, PLAN_TAG.PLAN_ID.1, ... (an experiment tag holds at most 5,000 characters). Its keys:
 #   plan_id, grid, benchmark, title, question, reading (Markdown: how to read the comparison),
-#   overrides (list of what the command line changed in the base recipe; empty for the plain grid),
-#   levels_chosen (list of what it said about the levels of factors),
+#   overrides (list of what the command line changed in the base recipe and the levels; empty for the plain grid),
+#   extent (list of what it said besides about how far to go), data_words (how many classes and images),
 #   factors ({name: [levels]}), baseline (name of a variant), seeds (list of ints),
 #   code, data (as the tags above, when the plan was last run), updated (seconds since the epoch),
 #   figures (names of modules in analysis/figures),
@@ -95,7 +96,7 @@ ERROR_FILE = "error.txt"  # the whole trace of a failure
 #            held_out (share of the training images that judge), pruner, trials (how many were asked for),
 #            selected (number of the trial whose setting is an arm of the plan; null before the end),
 #            importance ({path: share}; empty where too few trials tell)}
-PLAN_TAG = "plan"
+PLAN_TAG = "mlflow.dhm.plan"  # MLflow keeps tags that begin so out of its lists
 PLAN_TAG_SIZE = 4900
 NOTE_TAG = "mlflow.note.content"
 VIEW_TAG = "mlflow.sharedViewState."  # and a plan's id: how MLflow's page shows its runs; named in links

@@ -23,7 +23,7 @@ FORK_SCALINGS = ("none", "inverse")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class BranchSpec(Spec):
-    """A side branch: where it forks, how deep and how wide it is (METHOD: "Side branches as released").
+    """A side branch: where it forks, how deep and how wide it is.
 
     Args:
         after: the node, as the number of the stage whose output it is (1 is the first stage).
@@ -31,7 +31,8 @@ class BranchSpec(Spec):
         width: factor on the width of the backbone's stages (for DenseNet, on the growth rate).
         block: a node inside stage `after`: the output of this block of it (1 is its first); 0 is the stage's output.
             The rest of the stage then counts as one that follows.
-        fork_probability: the branch forks at each step with this probability (METHOD: "Dynamic"); 0 is no branch.
+        fork_probability: the branch forks at each step with this probability; 0 is no branch. The paper calls forking
+            by such draws dynamic; its main setting has 0 and 1 only.
     """
 
     after: int
@@ -76,7 +77,7 @@ class PairSpec(Spec):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class MimicSpec(Spec):
-    """The mimicking loss between every ordered pair of heads (METHOD: "Loss, as released").
+    """The mimicking loss between every ordered pair of heads.
 
     Args:
         alpha: weight of the mimicking terms against the cross-entropies. 0 is deep supervision, bit for bit.

@@ -33,6 +33,7 @@ class Benchmark:
         depths: backbones of one family by depth, for grids that vary it.
         schedule: epochs, optimiser and dropout for a family of backbones.
         source: where the recipe of a backbone comes from, in words.
+        classes: how many it has; none where the images are the user's own.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Benchmark:
     schedule: Callable[[Callable[..., Backbone]], tuple[int, OptimSpec, float]]
     source: Callable[[str], str]
     needs_root: bool = True
+    classes: int | None = None
 
     def base(self, arch: str | None = None, recipe: str = "documented") -> Recipe:
         """The full DHM recipe of a backbone: its own side branches, every pair of heads mimicking.
@@ -124,6 +126,7 @@ for _name, _classes in (("cifar10", 10), ("cifar100", 100)):
             name=_name,
             summary=f"CIFAR-{_classes}, in its own format or as folders train/CLASS and test/CLASS; needs data.root",
             data=DataSpec(name=_name, mean=CIFAR_MEAN, std=CIFAR_STD),
+            classes=_classes,
             arch="resnet32",
             depths=("resnet32", "resnet110"),
             schedule=_cifar_schedule,

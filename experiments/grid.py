@@ -180,6 +180,10 @@ class Grid:
         for path in changes:
             if path in factors:
                 raise ValueError(f"{path} is a factor of grid {self.name!r}: choose its levels, factors.{path}=[...]")
+        for excluded in self.exclude:
+            for name, level in excluded.items():
+                if level not in factors.get(name, ()):
+                    raise ValueError(f"grid {self.name!r} excludes {name}={level}, which none of its points has")
         points: dict[Recipe, list[dict[str, Any]]] = {}
         for values in itertools.product(*factors.values()):
             point = dict(zip(factors, values, strict=True))
@@ -253,9 +257,11 @@ class Plan:
 
     Args:
         levels: of every factor.
-        overrides: what the command changed in the base recipe, in its own words; they make it another plan.
-        levels_chosen: which levels the command chose, in its own words.
+        overrides: what the command changed in the base recipe and in the levels, in its own words; they make it
+            another plan.
+        extent: how far the command goes besides its seeds, in its own words.
         fingerprint: of the data's content.
+        data_words: how many classes and images it has.
         base: the recipe before the factors.
         search: what a search looked for and found, see `analysis.schema`; none for a plain grid.
     """
@@ -266,15 +272,18 @@ class Plan:
     variants: Sequence[Variant]
     seeds: Sequence[int]
     overrides: Sequence[str]
-    levels_chosen: Sequence[str]
+    extent: Sequence[str]
     fingerprint: str
+    data_words: str
     base: Recipe
     search: Mapping[str, Any] | None = None
 
     @property
     def plan_id(self) -> str:
-        """Hash of the grid's name and the base recipe; seeds and levels may grow without making another plan."""
-        return digest({"grid": self.grid.name, "benchmark": self.benchmark.name, "base": to_dict(self.base)})[:8]
+        """Hash of the grid's name, the base recipe, the data and the levels chosen; more seeds are the same plan."""
+        chosen = [words for words in self.overrides if words.startswith("factors.")]
+        base = {"base": to_dict(self.base), "data": self.fingerprint, "levels": chosen}
+        return digest({"grid": self.grid.name, "benchmark": self.benchmark.name, **base})[:8]
 
     @property
     def cells(self) -> list[Cell]:

@@ -46,10 +46,17 @@ def of_plan(runs: pd.DataFrame, plan: Plan) -> dict[str, CellRecord]:
     return {str(row[schema.CELL_ID]): _record(row) for row in mine.to_dict("records")}
 
 
-def originals(runs: pd.DataFrame, code: str) -> dict[str, CellRecord]:
-    """Finished cells of whatever plan, made by the given code, by cell; copies left out."""
+def originals(runs: pd.DataFrame, code: str, *, diagnosed: bool = False) -> dict[str, CellRecord]:
+    """Finished cells of whatever plan, made by the given code, by cell; copies left out.
+
+    Args:
+        diagnosed: only those that were measured by diagnostics as well.
+    """
     chosen = store.unique_cells(runs)
     chosen = chosen[(chosen["status"] == DONE) & (chosen[schema.CODE] == code)]
+    if diagnosed:
+        measured = [name for name in chosen.columns if str(name).startswith(schema.DIAGNOSTICS)]
+        chosen = chosen[chosen[measured].notna().any(axis=1)]
     return {str(row[schema.CELL_ID]): _record(row) for row in chosen.to_dict("records")}
 
 

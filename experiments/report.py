@@ -6,6 +6,7 @@ from statistics import fmean
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from analysis import coverage, schema, store
@@ -18,11 +19,14 @@ from experiments import records
 from experiments.benchmarks import BENCHMARKS, RECIPES
 from experiments.factors import FACTORS
 from experiments.grid import GRIDS, Plan, Variant
+from experiments.provenance import code_hash
 from experiments.runner import Outcome
 from experiments.search import Search
 from experiments.searcher import Selection, recorded, select
 from experiments.stores import Stores
 
+ELSEWHERE = "elsewhere"
+STATES = ("done", "failed", ELSEWHERE, "missing")
 UI = "http://127.0.0.1:5000"
 EXAMPLES = """\
 [bold]python -m experiments.run grid=branch_positions[/]                what is missing of a grid, on digits
@@ -53,13 +57,12 @@ def help_page(console: Console) -> None:
             "arch, epochs, optim.*, data.*, mimic.*, ...": "any field of the recipe, by its name in dhm/recipe.py",
             "factors.NAME": f"levels of a factor of the grid: {', '.join(FACTORS)}, or a recipe field",
             "data.root": "folder of the images",
-            "diagnostics.every": "epochs between measurements of how far heads agree, 0 for none; cells that are done "
-            "without are not trained again for it (give another store); diagnostics.batches for gradients",
-            "study.trials": "how many trials a search has, in all; the same command goes on up to that number",
+            "diagnostics.every": "epochs between measurements of how far heads agree; 0 is none",
+            "study.trials": "how many trials a search has, in all",
             "plan=true": "shows the cells, with cost; runs nothing",
             "retry": "failed: run failed cells again; stale: those that other code made",
-            "pool.gpus": "auto, all, none, how many, or a list; pool.slots_per_gpu, pool.cpu_slots, pool.threads, "
-            "pool.workers (processes that decode images, for each run)",
+            "pool.gpus": "auto, all, none, how many, or a list",
+            "pool.*": "slots_per_gpu, cpu_slots (0: as many as cores), threads, workers (decode images)",
             "store, results": "folders of the record and of tables and figures",
             "allow_incomplete=true": "tables of a grid that is not complete, whose captions say so",
             "grid_dir": "folder with grids of your own, YAML",
@@ -75,16 +78,18 @@ def plan_table(console: Console, plan: Plan, data: DataSet, stores: Stores, *, s
     except store.StoreError:
         runs = None
     found = {} if runs is None else records.of_plan(runs, plan)
+    mine = {cell.cell_id for cell in plan.cells} - set(found)
+    elsewhere = set() if runs is None else mine & set(records.originals(runs, code_hash()))
+    counts = {state: 0 for state in STATES if elsewhere or state != ELSEWHERE}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("variant")
-    for heading in ("done", "failed", "missing", "parameters", "MFLOPs", "s a cell"):
+    for heading in (*counts, "parameters", "MFLOPs", "s a cell"):
         table.add_column(heading, justify="right")
     flops = {variant.name: _cost(variant, data) for variant in plan.variants}
     seconds = {} if runs is None else _seconds(plan, runs, {name: c.flops for name, c in flops.items()})
-    counts = {"done": 0, "failed": 0, "missing": 0}
     ahead = 0.0
     for variant in plan.variants:
-        states = [_state(found, cell.cell_id) for cell in plan.cells if cell.variant is variant]
+        states = [_state(found, elsewhere, cell.cell_id) for cell in plan.cells if cell.variant is variant]
         each = [states.count(state) for state in counts]
         for state, number in zip(counts, each, strict=True):
             counts[state] += number
@@ -97,9 +102,11 @@ def plan_table(console: Console, plan: Plan, data: DataSet, stores: Stores, *, s
     console.print(f"[bold]{plan.experiment}[/], plan {plan.plan_id}: {plan.grid.question}")
     if plan.overrides:
         console.print(f"with {', '.join(plan.overrides)}")
-    console.print(f"recipe: {plan.base.arch}, {plan.base.epochs} epochs; {plan.benchmark.source(plan.base.arch)}\n")
+    console.print(f"recipe: {plan.base.arch}, {plan.base.epochs} epochs; {plan.benchmark.source(plan.base.arch)}")
+    console.print(f"data: {plan.data_words}; store: {stores.root.resolve()}\n", soft_wrap=True)
     console.print(table)
-    total = ", ".join(f"{number} {state}" for state, number in counts.items())
+    words = {ELSEWHERE: "trained for other plans, to be copied"}
+    total = ", ".join(f"{number} {words.get(state, state)}" for state, number in counts.items())
     time = "unknown before the first cell ends" if math.isnan(ahead) else f"about {ahead / slots / 60:.1f} minutes"
     console.print(f"\n{len(plan.cells)} cells: {total}. To run on {slots} slot(s): {time}. Nothing was started.")
 
@@ -122,7 +129,7 @@ def trials_planned(console: Console, plan: Plan, search: Search, stores: Stores)
     if missing or found is None:
         console.print("The setting that they select will be one more variant:\n")
         return None
-    console.print(f"Selected: {_selected(found)}\n")
+    console.print(f"Selected: {_selected(found)}\n", soft_wrap=True)
     return found
 
 
@@ -137,7 +144,7 @@ def trials(console: Console, plan: Plan, selection: Selection | None, result: Ou
     elif selection is None:
         console.print(f"No trial of {plan.experiment} ended: there is nothing to select from.")
     else:
-        console.print(f"Selected: {_selected(selection)}")
+        console.print(f"Selected: {_selected(selection)}", soft_wrap=True)
         shares = ", ".join(f"{path} {share:.0%}" for path, share in selection.document["importance"].items())
         console.print(f"Importance (fANOVA): {shares or 'too few trials ended to tell'}.\n", soft_wrap=True)
 
@@ -149,7 +156,7 @@ def _selected(selection: Selection) -> str:
 
 def _failures(console: Console, result: Outcome) -> None:
     for name, (message, log) in result.failed.items():
-        console.print(f"[red]failed[/] {name}: {message}\n  the whole trace: {log}", markup=True)
+        console.print(f"[red]failed[/] {name}: {escape(message)}\n  the whole trace: {escape(log)}", soft_wrap=True)
     if result.failed:
         console.print("What failed stays as it is; [bold]retry=failed[/] runs it again.")
 
@@ -162,7 +169,8 @@ def outcome(console: Console, plan: Plan, result: Outcome) -> bool:
     console.print(f"{result.done} of {total} cells done" + (f" ({', '.join(how)})." if how else "."))
     _failures(console, result)
     if result.stopped is not None:
-        console.print(f"Stopped: {result.stopped}. {result.missing} cells are missing; the same command goes on.")
+        console.print(f"Stopped: {result.stopped}", markup=False)
+        console.print(f"{result.missing} cells are missing; the same command goes on with them.")
     return result.done == total
 
 
@@ -177,7 +185,8 @@ def results(console: Console, plan: Plan, stores: Stores, folder: Path, *, allow
     for refusal in built.refusals:
         console.print(f"not built: {refusal}", markup=False)
     link = f"{UI}/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning"
-    console.print(f"MLflow: [bold]make ui[/], then {link}&viewStateShareKey={plan.plan_id}", soft_wrap=True)
+    command = "make ui" if stores.root == Path("results/store") else f"make ui STORE={stores.root}"
+    console.print(f"MLflow: [bold]{command}[/], then {link}&viewStateShareKey={plan.plan_id}", soft_wrap=True)
     return not built.refusals
 
 
@@ -195,19 +204,22 @@ def _cost(variant: Variant, data: DataSet) -> cost.Cost:
     return cost.measure(variant.recipe, channels=data.channels, size=data.image_shape, num_classes=data.num_classes)
 
 
-def _state(found: dict[str, records.CellRecord], cell_id: str) -> str:
+def _state(found: dict[str, records.CellRecord], elsewhere: set[str], cell_id: str) -> str:
     record = found.get(cell_id)
+    if cell_id in elsewhere:
+        return ELSEWHERE
     if record is None or record.state not in (records.DONE, records.FAILED):
         return "missing"
     return "done" if record.state == records.DONE else "failed"
 
 
 def _seconds(plan: Plan, runs: pd.DataFrame, flops: dict[str, int]) -> dict[str, float]:
-    """Seconds that a cell takes, by variant: as its done cells took, or by its operations as others of the plan did."""
-    done = runs[(runs[schema.PLAN] == plan.plan_id) & (runs["status"] == records.DONE)]
+    """Seconds that a cell takes, by variant: as its recipe took, for whatever plan, or else by its operations."""
+    done = runs[runs["status"] == records.DONE]
     if done.empty:
         return {}
-    took = {str(name): float(group.mean()) for name, group in done.groupby(schema.VARIANT)[schema.SECONDS]}
-    known = [took[name] / flops[name] for name in took if name in flops]
+    took = {str(recipe): float(group.mean()) for recipe, group in done.groupby(schema.RECIPE_ID)[schema.SECONDS]}
+    recipes = {cell.variant.name: cell.recipe_id for cell in plan.cells_of_seed(plan.seeds[0])}
+    known = [took[recipe] / flops[name] for name, recipe in recipes.items() if recipe in took]
     rate = fmean(known) if known else math.nan
-    return {name: took.get(name, rate * operations) for name, operations in flops.items()}
+    return {name: took.get(recipe, rate * flops[name]) for name, recipe in recipes.items()}

@@ -28,7 +28,7 @@ from experiments.runner import Options, Runner
 from experiments.scheduler import Scheduler
 from experiments.search import Search
 from experiments.searcher import Searcher
-from experiments.stores import Stores, ownership
+from experiments.stores import Stores, make_writable, ownership
 from experiments.study import Request, check_retry, make_plan, with_selected
 from experiments.tracking import Tracker
 from experiments.trial import run_cell
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         settings = config.read(arguments)
         if settings.grid_dir is not None:
-            register_folder(Path(settings.grid_dir))
+            register_folder(Path(settings.grid_dir), settings.grid)
         if settings.grid is None:
             report.catalogue(console)
             return 0
@@ -95,6 +95,7 @@ def _run(settings: DictConfig, console: Console) -> int:
     try:
         with console.status("reading the data, opening the record"):
             plan, data = make_plan(request, stores)
+            make_writable(Path(settings.results), "results")
             tracker = Tracker(stores)
         with ownership(stores, plan.plan_id):
             means: dict[str, Any] = {

@@ -38,7 +38,8 @@ class Scheduler(Runner):
         plan, and queue the rest."""
         runs = store.runs(self._tracker.uri)
         self._records = of_plan(runs, self._plan)
-        sources = originals(runs, self._provenance.code)
+        # A plan that measures more than the rest does trains its cells itself.
+        sources = originals(runs, self._provenance.code, diagnosed=bool(self._options.callbacks))
         waiting = []
         wanted = [cell_id for cell_id in self._cells if not self._settled(cell_id)]
         for cell_id in wanted:

@@ -55,18 +55,26 @@ class Stores:
         Raises:
             ValueError: they cannot be written.
         """
-        folders = [self.root, self.artifacts, *(self.root / name for name in ("locks", "checkpoints", "logs", "cache"))]
-        probe = self.root / f".writable-{os.getpid()}"
-        try:
-            for folder in folders:
-                folder.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"x")
-            probe.unlink()
-        except OSError as error:
-            raise ValueError(
-                f"the store {self.root} cannot be written ({error.strerror or error}): "
-                "choose another folder with store=DIR, or make this one writable"
-            ) from error
+        for folder in (self.root, self.artifacts, *map(self.root.joinpath, ("locks", "checkpoints", "logs", "cache"))):
+            make_writable(folder, "store")
+
+
+def make_writable(folder: Path, setting: str) -> None:
+    """Make a folder, and see that it can be written.
+
+    Raises:
+        ValueError: it cannot; names the setting that chooses another.
+    """
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"{folder} cannot be written ({error.strerror or error}): "
+            f"choose another folder with {setting}=DIR, or make this one writable"
+        ) from error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import experiments.grids  # noqa: F401  the registry is filled by importing
 from analysis.catalogue import figure_names
-from dhm.cost import on_meta
+from dhm.cost import measure, on_meta
 from dhm.data import DataSet, load
 from dhm.fields import replace_at
 from dhm.losses import weights
@@ -85,6 +85,9 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
         data.check(plan.base.data, grid.seed)
     for spec in {variant.recipe.data for variant in variants}:
         data.check(spec, seeds[0])
+    # One of each backbone takes an image of this size, or says that it cannot.
+    for variant in {variant.recipe.arch: variant for variant in variants}.values():
+        measure(variant.recipe, channels=data.channels, size=data.image_shape, num_classes=data.num_classes)
     return plan, data
 
 

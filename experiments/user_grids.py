@@ -13,8 +13,8 @@ from experiments.grid import GRIDS, Grid
 REQUIRED = ("question", "factors", "baseline")
 
 
-def register_folder(folder: Path) -> list[str]:
-    """Register every YAML file of a folder as a grid that has the file's name.
+def register_folder(folder: Path, wanted: str | None = None) -> list[str]:
+    """Register every YAML file of a folder as a grid that has the file's name, or the one that is wanted.
 
     Returns:
         the names.
@@ -27,6 +27,11 @@ def register_folder(folder: Path) -> list[str]:
     paths = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
     if not paths:
         raise ValueError(f"grid_dir={folder}: it has no .yaml file")
+    if any(path.stem == wanted for path in paths):
+        paths = [path for path in paths if path.stem == wanted]  # a mistake in another file is no hindrance
+    for path in paths:
+        if path.stem in GRIDS:
+            raise ValueError(f"{path}: the grid {path.stem!r} is there already: give the file another name")
     return [GRIDS.register(path.stem, read_grid(path)).name for path in paths]
 
 

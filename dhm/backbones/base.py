@@ -98,7 +98,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def initialise(self, module: nn.Module, generator: torch.Generator) -> None:
-        """Draw the weights of a part of this family anew (METHOD: "Initialisation")."""
+        """Draw the weights of a part of this family anew."""
         initialise_cifar(module, generator)
 
     def forward(self, images: Tensor) -> Tensor:

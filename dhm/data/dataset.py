@@ -69,6 +69,10 @@ class DataSet(Protocol):
         """1 for grey images, 3 for colour."""
 
     @property
+    def sizes(self) -> tuple[int, int]:
+        """How many images there are to train on, and to test on."""
+
+    @property
     def image_shape(self) -> tuple[int, int]:
         """Height and width of the images that a network sees, in pixels."""
 

@@ -61,6 +61,11 @@ class RawData:
         return self.train_images.shape[1]
 
     @property
+    def sizes(self) -> tuple[int, int]:
+        """How many images there are to train on, and to test on."""
+        return len(self.train_labels), len(self.test_labels)
+
+    @property
     def image_shape(self) -> tuple[int, int]:
         """Height and width, in pixels."""
         height, width = self.train_images.shape[2:]

@@ -57,6 +57,11 @@ class StreamedData:
         """See `fingerprint_of`."""
         return fingerprint_of(self._images, self._cache)
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many images there are to train on, and to test on."""
+        return len(self._train_labels), len(self._test_labels)
+
     def check(self, spec: DataSpec, seed: int) -> None:
         """See `DataSet.check`."""
         draw_parts(self._train_labels, self.classes, spec, seed)

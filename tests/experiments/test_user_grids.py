@@ -42,7 +42,7 @@ def test_a_folder_adds_its_grids_and_a_name_that_is_taken_is_refused(
     write(tmp_path, GOOD)
     assert register_folder(tmp_path) == ["learning_rate"]
     assert "learning_rate" in GRIDS
-    with pytest.raises(ValueError, match=r"learning_rate.*registered already"):
+    with pytest.raises(ValueError, match=r"learning_rate.*is there already"):
         register_folder(tmp_path)
 
 
