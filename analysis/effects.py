@@ -51,3 +51,26 @@ def differences(grid: GridData, variant: str) -> dict[int, float]:
     """Return a variant's error minus its baseline's by seed, on the seeds that both have."""
     arm, baseline = grid.by_seed(variant), grid.by_seed(grid.plan.baseline_of(variant))
     return {seed: arm[seed] - baseline[seed] for seed in sorted(set(arm) & set(baseline))}
+
+
+def interval_words(grid: GridData) -> str:
+    """Say what a figure shows of a variant: the mean and its interval, over how many seeds, or why there is none."""
+    counts = {len(grid.by_seed(name)) for name in grid.plan.names}
+    if max(counts) >= stats.MIN_PAIRS:
+        told = f"mean and 95 % interval, {_count(counts)}"
+        return f"{told}; none below {stats.MIN_PAIRS} seeds" if min(counts) < stats.MIN_PAIRS else told
+    if max(counts) == 1:
+        return "one seed, no interval: too few to tell"
+    return f"mean, no interval from {_count(counts)} (dots): too few to tell"
+
+
+def range_words(grid: GridData) -> str:
+    """Say what a figure of curves shows of a variant: the mean and the range, over how many seeds."""
+    counts = {len(grid.by_seed(name)) for name in grid.plan.names}
+    told = "one seed" if max(counts) == 1 else f"mean and range of {_count(counts)}"
+    return told if max(counts) >= stats.MIN_PAIRS else f"{told}: too few to tell"
+
+
+def _count(counts: set[int]) -> str:
+    fewest, most = min(counts), max(counts)
+    return f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"

@@ -4,7 +4,7 @@ import os
 import re
 import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,17 @@ def dash(index: int) -> str | tuple[int, tuple[float, ...]]:
     return _CYCLE_LINES[index % len(_CYCLE_LINES)]
 
 
+def dots(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str | tuple[float, ...]) -> None:
+    """Draw runs as faint dots."""
+    axes.plot(x, y, "o", color=colour, alpha=0.45, markersize=2.6, markeredgewidth=0)
+
+
+def runs(axes: Axes, x: float, errors: Iterable[float], colour: str | tuple[float, ...]) -> None:
+    """Draw runs as faint dots above one another, beside their mean at `x`."""
+    values = list(errors)
+    dots(axes, [x + 0.06] * len(values), values, colour)
+
+
 def percent(axes: Axes) -> None:
     """Keep an axis of errors between 0 and 100, whatever the intervals reach."""
     low, high = axes.get_ylim()
@@ -111,7 +122,7 @@ def say(factor: str, value: object) -> str:
     if factor == "positions":
         return f"branches at {shown}"
     words = {"mimic.alpha": "alpha =", "mimic.temperature": "T ="}
-    return f"{words.get(factor, re.sub('[_.]', ' ', factor))} {shown}"
+    return f"{words.get(factor, re.sub('[_.]', ' ', factor))} {shown.replace('_', ' ')}"
 
 
 def level(value: object) -> str:
@@ -120,11 +131,18 @@ def level(value: object) -> str:
 
 
 def finish(
-    made: Figure, title: str, detail: str, *, warning: str = "", handles: Sequence[Artist] | None = None
+    made: Figure,
+    title: str,
+    detail: str,
+    *,
+    warning: str = "",
+    changes: Sequence[str] = (),
+    handles: Sequence[Artist] | None = None,
 ) -> None:
     """Put a title over a figure, and under it one legend of all panels with `detail` above its keys.
 
     `handles` replaces the keys that the panels' labels give. `warning` says in red that a grid is not complete.
+    `changes` are what the command line changed in the recipe; they stand in one line, cut where it ends.
     """
     found: dict[str, Any] = {str(handle.get_label()): handle for handle in handles or ()}
     for axes in made.axes if handles is None else ():
@@ -136,6 +154,11 @@ def finish(
     wrapped = textwrap.fill(title, int(made.get_figwidth() * 72 / (size * 0.68)))
     made.suptitle(wrapped, fontsize=size, fontweight="bold")
     # Letters of 7 points are about 4 points wide; a key needs 34 points beside them.
+    letters, signs = (int(made.get_figwidth() * 72 / width) for width in (4.2, 4.7))  # digits and "=" are wider
+    changed = f"changed: {', '.join(changes)}" if changes else ""
+    if len(changed) > signs:
+        changed = changed[: signs - 1] + "…"
+    lines = [textwrap.fill(line, letters) for told in (warning, detail) for line in told.splitlines()]
     room = made.get_figwidth() * 72 / (4 * max(map(len, found), default=1) + 34)
     rows = -(-len(found) // max(1, int(room))) or 1
     legend = made.legend(
@@ -145,7 +168,7 @@ def finish(
         ncols=max(1, -(-len(found) // rows)),
         columnspacing=1.2,
         handletextpad=0.5,
-        title="\n".join(filter(None, (warning, detail))),
+        title="\n".join(filter(None, (*lines, changed))),
         title_fontsize=7,
     )
     legend.get_title().set_color(WARNING if warning else FAINT)

@@ -10,6 +10,7 @@ from analysis import coverage, stats
 from analysis.data import GridData, IncompleteError, records
 from analysis.effects import effects
 from analysis.plan import Plan
+from analysis.tables.comparison import span
 from analysis.tables.table import decimals, number
 
 _SHOWN = 12  # arms that a terminal can list
@@ -18,7 +19,8 @@ _SHOWN = 12  # arms that a terminal can list
 def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -> str:
     """Return the answer as far as the records carry it. It gives no mean where the grid is not complete."""
     grid = GridData(plan=plan, runs=runs, allow_incomplete=allow_incomplete)
-    head = f"{plan.title}: {len(plan.variants)} variants × {len(plan.seeds)} seeds on {plan.benchmark}."
+    seeds = f"{len(plan.seeds)} seed{'s' if len(plan.seeds) != 1 else ''}"
+    head = f"{plan.title}: {len(plan.variants)} variants × {seeds} on {plan.benchmark}."
     told = [head, *([plan.question] if plan.question else [])]
     try:
         rows = records(effects(grid))
@@ -38,6 +40,10 @@ def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -
         shown = sorted(shown, key=lambda row: float(row["difference"]))[:_SHOWN]
     several = len({row["against"] for row in arms}) > 1
     width = max((len(row["variant"]) for row in shown), default=0)
+    if shown:
+        to = "the baseline named" if several else shown[0]["against"]
+        interval = "" if all(math.isnan(row["low"]) for row in shown) else " [95 % interval]"
+        told.append(f"Difference to {to} in percentage points{interval}; below zero is better:")
     told += [_line(row, places, width, several) for row in shown]
     if len(shown) < len(arms):
         told.append(f"  and {len(arms) - len(shown)} more, see the table.")
@@ -50,13 +56,8 @@ def _line(row: dict[str, Any], places: int, width: int, several: bool) -> str:
     difference = row["difference"]
     if math.isnan(difference):
         return f"{name}no seed in common with {row['against']}"
-    # Said as a distance: an interval keeps its order when it is turned round.
-    sign = -1 if difference < 0 else 1
-    size = number(abs(difference), places)
-    ends = sorted((sign * row["low"], sign * row["high"]))
-    span = "" if math.isnan(row["low"]) else f" [{number(ends[0], places)}, {number(ends[1], places)}]"
-    way = "lower" if difference < 0 else "higher"
-    return f"{name}{size} points {way}{span}: {row['verdict']}{against}"
+    interval = "" if math.isnan(row["low"]) else f" {span(row['low'], row['high'], places)}"
+    return f"{name}{number(difference, places, signed=True)}{interval}: {row['verdict']}{against}"
 
 
 def _trust(arms: Sequence[dict[str, Any]], seeds: int, places: int) -> list[str]:
@@ -68,7 +69,7 @@ def _trust(arms: Sequence[dict[str, Any]], seeds: int, places: int) -> list[str]
         return [f"With {seeds} seed{'s' if seeds != 1 else ''} no difference can be told from chance; use 3 or more."]
     half = number(reach[len(reach) // 2], places)
     told = [
-        "Differences are paired by seed, with 95 % intervals; verdicts are corrected for "
+        "Differences are paired by seed; verdicts are corrected for "
         f"{len(reach)} comparison{'s' if len(reach) != 1 else ''} (Holm)."
     ]
     if all(row["verdict"] == stats.NO_DIFFERENCE for row in arms):

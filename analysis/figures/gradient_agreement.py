@@ -52,6 +52,7 @@ def build(grid: GridData) -> Figure:
             "cosine of two heads' gradients in their shared weights\n"
             f"mean and range of {len(plan.seeds)} seeds; compare by cross-entropy",
             warning=agreement.warning(grid),
+            changes=plan.overrides,
         )
     return figure
 

@@ -1,5 +1,6 @@
 """Error over the levels of a factor, a line for each method; a panel for each backbone where that varies as well."""
 
+import math
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -7,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis import effects, style
 from analysis.data import GridData, records
-from analysis.plan import Level, VariantRecord
+from analysis.plan import VariantRecord
 
 METHOD, BACKBONE = "method", "arch"
 LONG = 10  # letters of a level that does not fit beside its neighbours
@@ -22,10 +23,10 @@ AXES = {
 
 
 def build(grid: GridData) -> Figure:
-    """Draw means with 95 % intervals, the levels evenly spaced.
+    """Draw means with 95 % intervals, or the runs where they are too few for one; the levels evenly spaced.
 
-    The factor is the first that is neither the method nor the backbone; without one it is the backbone. ValueError
-    where the plan varies neither.
+    The factor is the one that is neither the method nor the backbone; without one it is the backbone. ValueError
+    where the plan varies neither, or more than one.
     """
     plan = grid.plan
     varied = [name for name in plan.factors if name != METHOD and len(plan.levels(name)) > 1]
@@ -33,8 +34,13 @@ def build(grid: GridData) -> Figure:
         raise ValueError(
             f"figure 'levels' needs a factor besides {METHOD!r}; plan {plan.plan_id!r} has {list(plan.factors)}"
         )
-    factor = next((name for name in varied if name != BACKBONE), BACKBONE)
-    levels = plan.levels(factor)
+    others = [name for name in varied if name != BACKBONE]
+    if len(others) > 1:
+        raise ValueError(
+            f"figure 'levels' has room for one factor besides {METHOD!r} and {BACKBONE!r}; plan {plan.plan_id!r} "
+            f"varies {', '.join(others)}: name 'training_curves' in its place, or make a grid of each"
+        )
+    factor = others[0] if others else BACKBONE
     rows = {row["variant"]: row for row in records(effects.effects(grid))}
     archs = list(dict.fromkeys(variant.arch for variant in plan.variants))
     panels = archs if factor != BACKBONE else [""]
@@ -46,7 +52,7 @@ def build(grid: GridData) -> Figure:
             shared = figure.axes[0] if index else None
             axes = figure.add_subplot(lines, columns, index + 1, sharex=shared, sharey=shared)
             members = [variant for variant in plan.variants if panel in ("", variant.arch)]
-            _panel(axes, members, rows, factor, levels)
+            _panel(axes, grid, members, rows, factor)
             axes.set_xlabel(AXES.get(factor, factor))
             if index % columns == 0:
                 axes.set_ylabel(style.ERROR)
@@ -55,14 +61,18 @@ def build(grid: GridData) -> Figure:
             if len(panels) > 1:
                 axes.set_title(panel)
         style.percent(figure.axes[0])
-        detail = f"mean, 95 % interval, {len(plan.seeds)} seeds; paired verdicts are in the table"
-        style.finish(figure, f"{plan.title} on {plan.benchmark}", detail, warning=grid.warning)
+        detail = f"{effects.interval_words(grid)}\npaired verdicts are in the table"
+        title = f"{plan.title} on {plan.benchmark}"
+        style.finish(figure, title, detail, warning=grid.warning, changes=plan.overrides)
     return figure
 
 
 def _panel(
-    axes: Axes, members: list[VariantRecord], rows: dict[str, dict[str, Any]], factor: str, levels: tuple[Level, ...]
+    axes: Axes, grid: GridData, members: list[VariantRecord], rows: dict[str, dict[str, Any]], factor: str
 ) -> None:
+    levels = grid.plan.levels(factor)
+    # A line between levels without an order would show a trend that there is not.
+    ordered = all(isinstance(level, int | float) for level in levels)
     for variant in members:
         if variant.factors.get(factor) is None:  # where depth does not apply, a band over all of it
             row, colour = rows[variant.name], style.COLOURS[variant.method]
@@ -70,6 +80,8 @@ def _panel(
             axes.axhline(
                 row["mean"], color=colour, linestyle=style.LINES[variant.method], linewidth=1.1, label=variant.method
             )
+            if math.isnan(row["mean_low"]):
+                style.runs(axes, len(levels) - 0.5, grid.by_seed(variant.name).values(), colour)
     methods = [m for m in style.COLOURS if any(v.method == m and v.factors.get(factor) is not None for v in members)]
     for index, method in enumerate(methods):
         points = sorted(
@@ -85,11 +97,16 @@ def _panel(
             yerr=[[row["mean"] - row["mean_low"] for row in found], [row["mean_high"] - row["mean"] for row in found]],
             color=style.COLOURS[method],
             marker=style.MARKERS[method],
-            linestyle=style.LINES[method],
+            linestyle=style.LINES[method] if ordered else "none",
             elinewidth=0.9,
             label=method,
         )
-    names = [style.level(level).replace("_", " ") for level in levels]
+        for place, name in points:
+            if math.isnan(rows[name]["mean_low"]):
+                style.runs(axes, place + shift, grid.by_seed(name).values(), style.COLOURS[method])
+    names = [style.level(level) for level in levels]
+    if factor != BACKBONE:
+        names = [name.replace("_", " ") for name in names]
     axes.set_xticks(range(len(levels)), names)
     if max(map(len, names)) > LONG:
         axes.set_xticks(range(len(levels)), names, rotation=30, ha="right")

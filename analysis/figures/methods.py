@@ -41,8 +41,9 @@ def build(grid: GridData) -> Figure:
         style.finish(
             figure,
             f"{plan.title} on {plan.benchmark}",
-            "mean and 95 % interval; verdicts are paired by seed",
+            f"{effects.interval_words(grid)}\nverdicts are paired by seed",
             warning=grid.warning,
+            changes=plan.overrides,
             handles=[Line2D([], [], label="one seed", **_SEED)],
         )
     return figure

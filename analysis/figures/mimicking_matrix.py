@@ -52,6 +52,7 @@ def build(grid: GridData) -> Figure:
             f"{plan.title} on {plan.benchmark}: predictions",
             f"mean of {len(plan.seeds)} seeds, test images, T = 1; logarithmic colours",
             warning=agreement.warning(grid),
+            changes=plan.overrides,
         )
     return figure
 

@@ -11,7 +11,7 @@ FACTOR = "positions"
 
 
 def build(grid: GridData) -> Figure:
-    """Draw each arm's difference with its 95 % interval, its seeds as faint dots; rows grouped by position."""
+    """Draw each arm's difference with its 95 % interval where there is one, its seeds as dots; grouped by position."""
     plan = grid.plan
     found = {row["variant"]: row for row in records(effects.effects(grid)) if row["against"] is not None}
     arms = [variant for variant in plan.variants if variant.name in found]
@@ -27,7 +27,7 @@ def build(grid: GridData) -> Figure:
             for variant in members:
                 row, colour = found[variant.name], style.COLOURS[variant.method]
                 seeds = list(effects.differences(grid, variant.name).values())
-                axes.plot(seeds, [y + 0.22] * len(seeds), "o", color=colour, alpha=0.45, ms=2.6, mew=0)
+                style.dots(axes, seeds, [y + 0.22] * len(seeds), colour)
                 axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=1.6)
                 told = row["verdict"] in (stats.BETTER, stats.WORSE)
                 face = colour if told else "white"
@@ -43,13 +43,16 @@ def build(grid: GridData) -> Figure:
         axes.grid(visible=False, axis="y")
         axes.set_ylabel("position of the branches")
         axes.set_xlabel(f"difference to {plan.baseline} in top-1 error\n({style.POINTS}; left is better)")
+        detail = f"{effects.interval_words(grid)}\npaired by seed"
+        if any(row["verdict"] != stats.TOO_FEW for row in found.values()):
+            detail += "; open: no difference shown (Holm)"
         shown = [method for method in style.COLOURS if any(arm.method == method for arm in arms)]
         style.finish(
             figure,
             f"{plan.title} on {plan.benchmark}",
-            f"mean and 95 % interval, {len(plan.seeds)} seeds, paired by seed\n"
-            "open: no difference shown after Holm's correction",
+            detail,
             warning=grid.warning,
+            changes=plan.overrides,
             handles=[
                 *(_key(style.COLOURS[m], style.MARKERS[m], m, 5.5) for m in shown),
                 _key(style.FAINT, "o", "one seed", 2.6),

@@ -39,7 +39,7 @@ def build(grid: GridData) -> Figure:
             f"{len(grid.trials)} trials, {ended} to the end, judged by {search['held_out']:.0%} of the training "
             "images; dotted: what the found setting is held against"
         )
-        style.finish(figure, f"{plan.title} on {plan.benchmark}", detail, warning=grid.warning)
+        style.finish(figure, f"{plan.title} on {plan.benchmark}", detail, warning=grid.warning, changes=plan.overrides)
     return figure
 
 

@@ -1,5 +1,7 @@
 """Error over the weight of mimicking, a line for each temperature, beside the baseline."""
 
+import math
+
 from matplotlib.figure import Figure
 
 from analysis import effects, style
@@ -9,7 +11,10 @@ ALPHA = "mimic.alpha"
 
 
 def build(grid: GridData) -> Figure:
-    """Draw means with 95 % intervals over alpha. ValueError where the plan has no alpha."""
+    """Draw means over alpha with 95 % intervals, or the runs where they are too few for one.
+
+    ValueError where the plan has no alpha.
+    """
     plan = grid.plan
     alphas = sorted(float(str(level)) for level in plan.levels(ALPHA))
     if not alphas:
@@ -31,10 +36,12 @@ def build(grid: GridData) -> Figure:
         axes.axhline(
             base["mean"],
             color=style.COLOURS[method],
-            linestyle=style.LINES["plain"],
+            linestyle=style.LINES[method],
             linewidth=1.1,
             label=plan.baseline,
         )
+        if math.isnan(base["mean_low"]):
+            style.runs(axes, len(alphas) - 0.5, grid.by_seed(plan.baseline).values(), style.COLOURS[method])
         colours = style.shades(len(lines))
         for index, (label, points) in enumerate(lines.items()):
             # Side by side, or intervals would hide one another.
@@ -56,13 +63,17 @@ def build(grid: GridData) -> Figure:
                 elinewidth=0.8,
                 label=label,
             )
+            for alpha, name in points:
+                if math.isnan(rows[name]["mean_low"]):
+                    style.runs(axes, place[alpha] + shift, grid.by_seed(name).values(), colours[index])
         axes.set_xticks(list(place.values()), [f"{alpha:g}" for alpha in alphas])
         axes.grid(visible=False, axis="x")
         axes.set_xlabel("weight of mimicking, alpha (levels evenly spaced)")
         axes.set_ylabel(style.ERROR)
         style.percent(axes)
-        detail = f"mean, 95 % interval, {len(plan.seeds)} seeds; paired verdicts are in the table"
-        style.finish(figure, f"{plan.title} on {plan.benchmark}", detail, warning=grid.warning)
+        detail = f"{effects.interval_words(grid)}\npaired verdicts are in the table"
+        title = f"{plan.title} on {plan.benchmark}"
+        style.finish(figure, title, detail, warning=grid.warning, changes=plan.overrides)
     return figure
 
 

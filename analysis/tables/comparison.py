@@ -1,5 +1,6 @@
 """Every variant's error, and its paired difference to the baseline with a verdict: the table of any grid."""
 
+from analysis import schema
 from analysis.data import GridData
 from analysis.effects import effects
 from analysis.tables.table import NONE, Column, Row, Table, decimals, number, p_value, provenance, seed_words
@@ -53,11 +54,22 @@ def _error(row: Row, places: int) -> str:
     return number(row["mean"], places) + ("" if spread == NONE else f" ± {spread}")
 
 
+def _training(grid: GridData) -> str:
+    """Say which backbones were trained, and for how many epochs."""
+    archs = list(dict.fromkeys(variant.arch for variant in grid.plan.variants))
+    told = f"backbone{'s' if len(archs) > 1 else ''} {', '.join(archs)}"
+    epochs = sorted({int(value) for value in grid.cells[schema.EPOCHS].dropna()})
+    if not epochs:
+        return told
+    count = f"{epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else str(epochs[0])
+    return f"{told}, {count} epoch{'s' if epochs[-1] > 1 else ''}"
+
+
 def _caption(grid: GridData, tests: int, baselines: list[str]) -> str:
     plan = grid.plan
     against = baselines[0] if len(baselines) == 1 else "the baseline named"
     told = [
-        f"{plan.title} on {plan.benchmark}.",
+        f"{plan.title} on {plan.benchmark}{f' ({plan.data_words})' if plan.data_words else ''}: {_training(grid)}.",
         f"Error of the last epoch, mean ± standard deviation over {seed_words(plan.seeds)}.",
         f"Differences are to {against}, in percentage points, paired by seed; below "
         "zero is better. Intervals are Student's, each for itself.",

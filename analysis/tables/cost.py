@@ -27,10 +27,13 @@ def build(grid: GridData) -> Table:
         row: dict[str, object] = {"variant": variant.name, "against": plan.baseline_of(variant.name)}
         for name, metric in _MEASURES.items():
             row[name] = float(pd.Series(grid.by_seed(variant.name, metric), dtype=float).median())
+        row["step_sd"] = float(pd.Series(grid.by_seed(variant.name, schema.STEP_MS), dtype=float).std())
         rows.append(row)
     frame = pd.DataFrame(rows)
     reference = frame.set_index("variant")
-    frame["step_relative"] = [row["step_ms"] / reference.loc[row["against"], "step_ms"] for row in records(frame)]
+    ratios = [_ratios(grid, row["variant"], row["against"]) for row in records(frame)]
+    frame["step_relative"] = [float(by_seed.median()) for by_seed in ratios]
+    frame["step_relative_sd"] = [float(by_seed.std()) for by_seed in ratios]
     frame["inference_as_baseline"] = [_check(row, reference) for row in records(frame)]
     runs = grid.run_ids(list(frame["variant"]))
     return Table(
@@ -42,13 +45,19 @@ def build(grid: GridData) -> Table:
             Column("parameters, inference", lambda row: _count(row["parameters_inference"])),
             Column("MFLOPs, training", lambda row: _flops(row["mflops_training"])),
             Column("MFLOPs, inference", lambda row: _flops(row["mflops_inference"])),
-            Column("step (ms)", lambda row: number(row["step_ms"], 1)),
-            Column("step, × baseline", lambda row: number(row["step_relative"], 2)),
+            Column("step (ms)", lambda row: _spread(row["step_ms"], row["step_sd"], 1)),
+            Column("step, × baseline", _relative),
             Column("inference as baseline", lambda row: str(row["inference_as_baseline"]), "l"),
         ),
         caption=_caption(grid, frame),
         sources={name: {"runs": runs[name]} for name in frame["variant"]},
     )
+
+
+def _ratios(grid: GridData, variant: str, against: str) -> "pd.Series[float]":
+    """Return a variant's step time over its baseline's by seed, on the seeds that both have."""
+    own, other = grid.by_seed(variant, schema.STEP_MS), grid.by_seed(against, schema.STEP_MS)
+    return pd.Series({seed: own[seed] / other[seed] for seed in own if seed in other}, dtype=float)
 
 
 def _check(row: Row, reference: pd.DataFrame) -> str:
@@ -77,10 +86,23 @@ def _caption(grid: GridData, frame: pd.DataFrame) -> str:
     return (
         f"Cost of {plan.title[:1].lower()}{plan.title[1:]} on {plan.benchmark}. Training is with side branches, "
         "inference is the main branch alone; MFLOPs are those of a forward pass of one image. Step: median wall time "
-        "of a training step, then the median over seeds; it depends on the machine and on what else ran there. "
+        "of a training step, then the median over seeds ± standard deviation; it depends on the machine and on what "
+        "else ran there. Its ratio to the baseline's is taken seed by seed. "
         f"Checked: that inference costs what the baseline costs, in parameters and operations, {claim}. "
         + provenance(grid)
     )
+
+
+def _relative(row: Row) -> str:
+    if row["variant"] == row["against"]:
+        return number(row["step_relative"], 2)
+    return _spread(row["step_relative"], row["step_relative_sd"], 2)
+
+
+def _spread(value: float, deviation: float, places: int) -> str:
+    """Return a number and its deviation over seeds, where there is one."""
+    told = number(value, places)
+    return told if NONE in (told, number(deviation, places)) else f"{told} ± {number(deviation, places)}"
 
 
 def _count(value: float) -> str:

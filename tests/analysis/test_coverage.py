@@ -32,6 +32,7 @@ def frame(made: Plan, changes: dict[tuple[str, int], dict[str, Any] | None] | No
                 schema.CODE: made.code,
                 schema.COMMIT: "c0ffee",
                 schema.DIRTY: False,
+                schema.EPOCHS: 15,
                 schema.FAILURE: None,
                 schema.FINAL_TOP1: 10.0 + len(variant.name) + seed * seed / 10,
                 schema.BEST_TOP1: 9.0,
@@ -132,10 +133,14 @@ def test_the_summary_answers_the_question() -> None:
     told = summary(made, frame(made, draws)).splitlines()
     assert told[0] == "Methods: 3 variants × 3 seeds on digits."
     assert "Baseline plain: 11.0 ± 1.0 % top-1 error." in told
-    assert "  dhm  2.0 points lower [2.0, 2.0]: better" in told
-    assert "  dsl  0.0 points higher [−0.7, 0.8]: no difference shown" in told
+    start = told.index("Difference to plain in percentage points [95 % interval]; below zero is better:")
+    assert told[start + 1 : start + 3] == [
+        "  dsl  0.0 [−0.7, +0.8]: no difference shown",
+        "  dhm  −2.0 [−2.0, −2.0]: better",
+    ]
 
 
 def test_the_summary_says_when_seeds_are_too_few() -> None:
     told = summary(plan(1), frame(plan(1)))
+    assert "× 1 seed on" in told and "95 % interval" not in told
     assert "too few seeds to tell" in told and "With 1 seed no difference can be told" in told
