@@ -59,6 +59,7 @@ def test_a_figure_names_what_the_command_changed(name: str) -> None:
     )
     long = build(made.grid(factors, overrides=tuple(f"optim.lr={rate}" for rate in range(30))))
     assert "changed: optim.lr=0, optim.lr=1" in detail(long) and detail(long).endswith("…")
+    long.canvas.draw()
     assert long.get_tightbbox().x0 > -0.02 and long.get_tightbbox().x1 < long.get_figwidth() + 0.02
 
 

@@ -131,7 +131,7 @@ def test_one_seed_draws_without_warnings(grids: dict[str, GridData], recwarn: py
     for name in catalogue.figure_names():
         grid = grids[GRIDS.get(name, "branch_positions-1")]
         one = grid.runs[grid.runs[schema.SEED] == 0]
-        made = catalogue.figure(name)(GridData(plan=grid.plan, runs=one, curves=grid.curves, allow_incomplete=True))
+        made = catalogue.figure(name)(dataclasses.replace(grid, runs=one, allow_incomplete=True))
         made.canvas.draw()
     assert [str(warning.message) for warning in recwarn] == []
 

@@ -40,6 +40,7 @@ GRIDS: dict[str, Factors] = {
     "noise": {"method": ["plain", "dsl", "dhm"], "data.label_noise": [0.0, 0.2, 0.4, 0.6]},
     "depths": {"arch": ["resnet8", "resnet14", "resnet20"], "method": ["plain", "dsl", "dhm"], "branch_depth": [1, 2]},
     "positions": {"method": ["plain", "dsl", "dhm"], "positions": ["1", "2", "1+2"]},
+    "weights of one arm": {"method": ["plain", "dsl", "dhm"], "mimic.alpha": [0.5, 1.0]},
     "rates": {"optim.lr": [0.01, 0.02, 0.05, 0.1, 0.2, 0.4]},
     "rate and decay": {
         "method": ["plain", "dhm"],
@@ -54,6 +55,7 @@ PANELS = {
     "noise": [f"data label noise {level:g}" for level in (0, 0.2, 0.4, 0.6)],
     "depths": [f"{arch}, branch depth {depth}" for arch in GRIDS["depths"]["arch"] for depth in (1, 2)],
     "positions": ["branches at 1", "branches at 2", "branches at 1+2"],
+    "weights of one arm": ["alpha = 0.5", "alpha = 1"],
     "rates": [f"optim lr {rate}" for rate in (0.02, 0.05, 0.1, 0.2, 0.4)],
 }
 
