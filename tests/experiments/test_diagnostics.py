@@ -51,15 +51,21 @@ def test_a_grid_that_asks_for_diagnostics_has_them_in_its_record_and_figures(wor
     assert copies.loc["dhm", schema.SOURCE_RUN].notna().all()
 
 
-def test_cells_that_are_done_without_are_not_trained_again_and_the_figures_say_what_to_do(
+def test_cells_that_other_plans_trained_without_are_trained_for_a_plan_that_measures(
     methods: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = Workplace(tmp_path)
     place.store.mkdir()
     (place.store / "mlflow.db").write_bytes((methods.store / "mlflow.db").read_bytes())
-    assert place.run("grid=gradient_agreement") == 1
+    assert place.run("grid=gradient_agreement") == 0
+    assert "4 of 4 cells done (4 trained now)." in " ".join(capsys.readouterr().out.split())
+    assert place.run("grid=gradient_agreement") == 0
+    assert "4 done, 0 to run" in " ".join(capsys.readouterr().out.split())
+
+
+def test_figures_without_diagnostics_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Workplace(tmp_path).run("grid=gradient_agreement", "diagnostics.every=0", "seeds=1") == 1
     told = " ".join(capsys.readouterr().out.split())
-    assert "4 of 4 cells done (4 copied from other plans)." in told
     assert len(re.findall("no diagnostics are recorded for", told)) == 2
     assert "diagnostics.every=1 store=results/diagnostics" in told
 
