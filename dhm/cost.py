@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dhm.fields import to_dict
 from dhm.network import BranchedNetwork, build_network
 from dhm.recipe import Recipe
+from dhm.steps import pairs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,9 +55,9 @@ def on_meta(recipe: Recipe, *, channels: int = 3, num_classes: int = 10) -> Bran
 
 
 def topology(recipe: Recipe, *, channels: int, num_classes: int) -> dict[str, Any]:
-    """The network as plain values, enough to draw it: stages, side branches and nodes, heads, mimicking pairs."""
+    """The network as plain values, enough to draw it: stages, side branches and nodes, heads, mimicking terms."""
     network = on_meta(recipe, channels=channels, num_classes=num_classes)
-    mimics = recipe.mimic is not None
+    terms = [] if recipe.mimic is None else pairs(recipe.mimic, recipe.heads)
     return {
         "arch": recipe.arch,
         "method": recipe.method,
@@ -69,7 +70,7 @@ def topology(recipe: Recipe, *, channels: int, num_classes: int) -> dict[str, An
             for name, spec in zip(recipe.heads[1:], recipe.branches, strict=True)
         ],
         "heads": list(recipe.heads),
-        "pairs": [[a, b] for a in recipe.heads for b in recipe.heads if mimics and a != b],
+        "pairs": [[student, teacher, weight] for student, teacher, weight in terms],
         "parameters_main": _parameters(network.main_only()),
     }
 

@@ -7,7 +7,7 @@ import pytest
 
 from analysis.plan import Plan, folder
 from analysis.plan_record import decode_plan, encode_plan, plan_ids
-from analysis.schema import PLAN_TAG_SIZE
+from analysis.schema import PLAN_TAG, PLAN_TAG_SIZE
 from tests.analysis import synthetic
 
 
@@ -35,7 +35,7 @@ def test_a_long_plan_takes_several_tags_and_leaves_no_trace_in_a_shorter_one() -
 
 def test_a_missing_tag_is_told() -> None:
     tags = encode_plan(long_plan(1000))
-    del tags["plan.abc.1.1"]
+    del tags[f"{PLAN_TAG}.abc.1.1"]
     with pytest.raises(ValueError, match=r"plan\.abc\.1\.1"):
         decode_plan(tags, "abc.1")
     with pytest.raises(ValueError, match="incomplete"):
@@ -46,7 +46,9 @@ def test_parts_of_two_writes_do_not_pass_for_a_plan() -> None:
     tags = encode_plan(long_plan(1000))
     other = encode_plan({"changed": list(range(500)), **long_plan(1000)})
     with pytest.raises(ValueError, match="damaged"):
-        decode_plan({**tags, "plan.abc.1.0": f"{len(tags)}:" + other["plan.abc.1.0"].partition(":")[2]}, "abc.1")
+        decode_plan(
+            {**tags, f"{PLAN_TAG}.abc.1.0": f"{len(tags)}:" + other[f"{PLAN_TAG}.abc.1.0"].partition(":")[2]}, "abc.1"
+        )
 
 
 def test_importing_the_schema_loads_nothing_heavy() -> None:
