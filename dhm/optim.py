@@ -11,7 +11,8 @@ from dhm.recipe import OptimSpec
 
 def make_optimiser(parameters: Iterable[nn.Parameter], spec: OptimSpec) -> torch.optim.SGD:
     """SGD over all parameters alike (the released code decays BatchNorm and biases too), fused into a few launches."""
-    return torch.optim.SGD(
+    parameters = list(parameters)
+    optimiser = torch.optim.SGD(
         parameters,
         lr=spec.lr,
         momentum=spec.momentum,
@@ -19,6 +20,11 @@ def make_optimiser(parameters: Iterable[nn.Parameter], spec: OptimSpec) -> torch
         weight_decay=spec.weight_decay,
         fused=True,
     )
+    if spec.momentum:
+        # The fused step wants every momentum or none, and a branch that forks by chance may have no gradient at first.
+        for parameter in parameters:
+            optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimiser
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:

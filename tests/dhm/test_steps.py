@@ -11,6 +11,7 @@ from dhm.engine import fit
 from dhm.fields import replace_at
 from dhm.losses import objective
 from dhm.network import Heads, build_network
+from dhm.optim import make_optimiser
 from dhm.recipe import BranchSpec, DataSpec, MimicSpec, OptimSpec, PairSpec, Recipe
 from dhm.steps import Step, pairs, steps_of_epoch, whole
 
@@ -279,3 +280,21 @@ def test_nodes_inside_a_stage_that_do_not_exist(after: int, block: int, words: l
         build_network(made, in_channels=1, num_classes=10)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_branch_may_be_absent_at_the_first_step(seed: int, few_digits: RawData) -> None:
+    made = recipe(chances=(0.2, 0.2), fork_scaling="inverse")
+    result = fit(made, seed, data=few_digits)
+    assert [record.epoch for record in result.history] == [0, 1]
+
+
+def test_momenta_that_start_at_zero_change_nothing() -> None:
+    weights = [torch.nn.Parameter(torch.linspace(-1, 1, 7)) for _ in range(2)]
+    ours = make_optimiser([weights[0]], OptimSpec())
+    theirs = torch.optim.SGD([weights[1]], lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
+    for step in range(3):
+        for weight, optimiser in zip(weights, (ours, theirs), strict=True):
+            weight.grad = torch.cos(weight.detach() * (step + 1))
+            optimiser.step()
+    assert torch.equal(*weights)
