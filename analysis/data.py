@@ -60,7 +60,7 @@ class GridData:
         """
         if self.remarks and not self.allow_incomplete:
             raise IncompleteError(
-                f"{' '.join(self.remarks)} Run `{self.plan.command}` to complete it, or build it as it is, with a "
+                f"{' '.join(self.remarks)} Run `{self.remedy}` to complete it, or build it as it is, with a "
                 "caption that says so: allow_incomplete=true, or `python -m analysis.build --allow-incomplete`."
             )
         frame = self._usable
@@ -80,6 +80,14 @@ class GridData:
         if len(codes) > 1:
             told.append(f"Cells were made by {len(codes)} codes ({', '.join(codes)}) and are not comparable.")
         return tuple(told)
+
+    @property
+    def remedy(self) -> str:
+        """What to type to complete the grid: cells that failed, or that other code made, are run again when told to."""
+        if self._usable[schema.CODE].nunique() > 1:
+            return f"{self.plan.command} retry=stale"
+        failed = (self.coverage["state"] == coverage.FAILED).any()
+        return f"{self.plan.command} retry=failed" if failed else self.plan.command
 
     @property
     def warning(self) -> str:

@@ -81,4 +81,4 @@ def _trust(arms: Sequence[dict[str, Any]], seeds: int, places: int) -> list[str]
 def _gaps(grid: GridData) -> list[str]:
     told = [coverage.sentence(grid.plan, grid.coverage), "No means and no verdicts before it is complete."]
     told += [f"  {remark}" for remark in grid.remarks]
-    return [*told, f"To complete it: {grid.plan.command}"]
+    return [*told, f"To complete it: {grid.remedy}"]

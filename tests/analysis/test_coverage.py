@@ -144,3 +144,14 @@ def test_the_summary_says_when_seeds_are_too_few() -> None:
     told = summary(plan(1), frame(plan(1)))
     assert "× 1 seed on" in told and "95 % interval" not in told
     assert "too few seeds to tell" in told and "With 1 seed no difference can be told" in told
+
+
+def test_the_remedy_says_what_to_run_again() -> None:
+    complete = GridData(plan=plan(), runs=frame(plan(), {}))
+    assert "retry" not in complete.remedy
+    mixed = GridData(plan=plan(), runs=frame(plan(), {("dsl", 1): {schema.CODE: "other"}}))
+    assert mixed.remedy == f"{plan().command} retry=stale"
+    failed = GridData(plan=plan(), runs=frame(plan(), {("dsl", 1): {"status": "FAILED"}}))
+    assert failed.remedy == f"{plan().command} retry=failed"
+    with pytest.raises(IncompleteError, match="retry=failed"):
+        comparison.build(failed)
