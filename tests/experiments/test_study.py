@@ -308,3 +308,20 @@ def test_mlflow_shows_a_plan_grouped_by_variant(methods: Workplace, capsys: pyte
     assert len(found) == 6
     assert methods.run("grid=methods") == 0
     assert f"viewStateShareKey={plan.plan_id}" in capsys.readouterr().out
+
+
+def test_cells_that_other_code_made_are_refused_a_table_and_made_again_when_asked(
+    workplace: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert workplace.run("grid=methods", "seeds=1") == 0
+    client = MlflowClient(workplace.uri)
+    (old,) = workplace.records().set_index(schema.VARIANT).loc[["dsl"], "run_id"]
+    client.set_tag(old, schema.CODE, "other")
+    assert workplace.run("grid=methods", "seeds=1") == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "2 codes" in shown and "retry=stale" in shown
+    assert workplace.run("grid=methods", "seeds=1", "retry=stale") == 0
+    assert "3 of 3 cells done (1 trained now)" in capsys.readouterr().out
+    frame = workplace.records()
+    assert len(frame) == 3 and old not in set(frame["run_id"])
+    assert client.get_run(old).info.lifecycle_stage == "deleted", "it can be restored"
