@@ -28,7 +28,7 @@ from torchvision.datasets import ImageFolder
 
 from dhm.backbones import ARCHITECTURES
 from dhm.backbones.imagenet_resnet import ImageNetResNet
-from dhm.data import DataError, HeldOut, load
+from dhm.data import DataError, HeldOut, cifar, imagenet, load
 from dhm.data.dataset import Batch
 from dhm.data.folders import ImageFolders
 from dhm.data.streaming import ImageFiles, Reader, StreamedHeldOut
@@ -38,17 +38,13 @@ from dhm.recipe import DataSpec
 from dhm.registry import unknown
 from dhm.released import load_released
 
-# Normalisation and test images as the released cifar.py and utils/dataloaders.py have them.
-CIFAR_VIEW: dict[str, Any] = {
-    "image_size": 32,
-    "mean": (0.49139968, 0.48215827, 0.44653124),
-    "std": (0.24703233, 0.24348505, 0.26158768),
-}
+# Test images as the released code sees them.
+CIFAR_VIEW: dict[str, Any] = {"image_size": 32, "mean": cifar.MEAN, "std": cifar.STD}
 IMAGENET_VIEW: dict[str, Any] = {
-    "image_size": 224,
-    "resize": 256,
-    "mean": (0.485, 0.456, 0.406),
-    "std": (0.229, 0.224, 0.225),
+    "image_size": imagenet.IMAGE_SIZE,
+    "resize": imagenet.RESIZE,
+    "mean": imagenet.MEAN,
+    "std": imagenet.STD,
 }
 FOLDERS = {"imagenet": ("val", "test"), "image_folder": ("test", "val")}
 ENSEMBLE = "ensemble"

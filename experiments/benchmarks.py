@@ -9,6 +9,7 @@ from dhm.backbones.densenet import DenseNet
 from dhm.backbones.imagenet_resnet import ImageNetResNet
 from dhm.backbones.resnet import CifarResNet
 from dhm.backbones.wide_resnet import WideResNet
+from dhm.data import cifar, imagenet
 from dhm.recipe import DataSpec, MimicSpec, OptimSpec, Recipe
 from dhm.registry import Registry, unknown
 
@@ -16,11 +17,6 @@ RECIPES = {
     "documented": "as the authors' TRAINING.md has it",
     "released": "as the released code runs: dropout is parsed and not applied",
 }
-
-CIFAR_MEAN = (0.49139968, 0.48215827, 0.44653124)
-CIFAR_STD = (0.24703233, 0.24348505, 0.26158768)
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +121,7 @@ for _name, _classes in (("cifar10", 10), ("cifar100", 100)):
         Benchmark(
             name=_name,
             summary=f"CIFAR-{_classes}, in its own format or as folders train/CLASS and test/CLASS; needs data.root",
-            data=DataSpec(name=_name, mean=CIFAR_MEAN, std=CIFAR_STD),
+            data=DataSpec(name=_name, mean=cifar.MEAN, std=cifar.STD),
             classes=_classes,
             arch="resnet32",
             depths=("resnet32", "resnet110"),
@@ -154,10 +150,10 @@ _register(
             name="imagenet",
             augment="resized_crop",
             pad=0,
-            image_size=224,
-            resize=256,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
+            image_size=imagenet.IMAGE_SIZE,
+            resize=imagenet.RESIZE,
+            mean=imagenet.MEAN,
+            std=imagenet.STD,
         ),
         arch="resnet18",
         depths=("resnet18", "resnet50"),

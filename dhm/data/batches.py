@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
 from dhm.data.dataset import Batch, DataError
+from dhm.data.split import draw_parts
 from dhm.recipe import DataSpec
 from dhm.streams import stream
 
@@ -180,6 +181,17 @@ class HeldOutSet:
         for images, labels in zip(self._set.images.split(at_most), self._set.labels.split(at_most), strict=True):
             if len(labels):  # an empty set splits into one empty part
                 yield self._normalise(images), labels
+
+
+def check_run(spec: DataSpec, seed: int, labels: torch.Tensor, classes: Sequence[str], channels: int) -> int:
+    """How many images a run of `spec` at `seed` trains on; a DataError where no run can be made.
+
+    Args:
+        labels: int64 (N,), of all training images.
+        channels: of an image.
+    """
+    Normaliser.check(spec, channels)
+    return len(draw_parts(labels, classes, spec, seed).train)
 
 
 def _padded(images: torch.Tensor, pad: int, device: torch.device | str) -> torch.Tensor:

@@ -18,6 +18,10 @@ from dhm.recipe import DataSpec
 
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 
+# Of the training images' pixels in [0, 1], as the released cifar.py has them.
+MEAN = (0.49139968, 0.48215827, 0.44653124)
+STD = (0.24703233, 0.24348505, 0.26158768)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PickledCifar:

@@ -1,7 +1,7 @@
 """What training and evaluation ask of a data set, wherever its images are kept.
 
-`RawData` keeps all images in memory and its batches on the device; `FolderData` leaves them in their files and decodes
-them while training. Which of the two `load` makes follows from the data set and the recipe.
+`RawData` keeps all images in memory and its batches on the device; `StreamedData` leaves them in their files and
+decodes them while training. Which of the two `load` makes follows from the data set and the recipe.
 """
 
 import dataclasses
@@ -80,8 +80,12 @@ class DataSet(Protocol):
     def fingerprint(self) -> str:
         """Differs wherever the content does; part of every run's identity."""
 
-    def check(self, spec: DataSpec, seed: int) -> None:
-        """Raises a DataError where no run can be made of `spec` at `seed`; quick, decodes nothing."""
+    def check(self, spec: DataSpec, seed: int) -> int:
+        """How many images a run of `spec` at `seed` trains on; quick, decodes nothing.
+
+        Raises:
+            DataError: no run can be made of them.
+        """
 
     def open(
         self,

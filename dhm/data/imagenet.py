@@ -8,6 +8,11 @@ from torchvision.datasets import imagenet
 from dhm.data.dataset import DataError
 from dhm.data.folders import ImageFolders, existing, find_image_folders
 
+# How the released utils/dataloaders.py sees its images, in evaluation: sizes in pixels, pixels in [0, 1].
+IMAGE_SIZE, RESIZE = 224, 256
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
 CONTENT = (
     "a folder that holds train/WNID/*.JPEG and val/WNID/*.JPEG, or the archives "
     f"{', '.join(name for name, _ in imagenet.ARCHIVE_META.values())}, from which they are made"

@@ -7,7 +7,7 @@ import json
 
 import torch
 
-from dhm.data.batches import Batches, HeldOutSet, ImageSet, Normaliser
+from dhm.data.batches import Batches, HeldOutSet, ImageSet, check_run
 from dhm.data.dataset import DataError, RunImages
 from dhm.data.split import draw_parts
 from dhm.recipe import DataSpec
@@ -80,10 +80,9 @@ class RawData:
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
-    def check(self, spec: DataSpec, seed: int) -> None:
+    def check(self, spec: DataSpec, seed: int) -> int:
         """See `DataSet.check`."""
-        draw_parts(self.train_labels, self.classes, spec, seed)
-        Normaliser.check(spec, self.channels)
+        return check_run(spec, seed, self.train_labels, self.classes, self.channels)
 
     def open(
         self,

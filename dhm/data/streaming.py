@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
-from dhm.data.batches import Normaliser
+from dhm.data.batches import Normaliser, check_run
 from dhm.data.dataset import Batch, DataError, RunImages
 from dhm.data.fingerprint import fingerprint_of
 from dhm.data.folders import ImageFolders
@@ -62,10 +62,9 @@ class StreamedData:
         """How many images there are to train on, and to test on."""
         return len(self._train_labels), len(self._test_labels)
 
-    def check(self, spec: DataSpec, seed: int) -> None:
+    def check(self, spec: DataSpec, seed: int) -> int:
         """See `DataSet.check`."""
-        draw_parts(self._train_labels, self.classes, spec, seed)
-        Normaliser.check(spec, self.channels)
+        return check_run(spec, seed, self._train_labels, self.classes, self.channels)
 
     def open(
         self,
@@ -78,7 +77,7 @@ class StreamedData:
         channels_last: bool = False,
     ) -> RunImages:
         """See `DataSet.open`. Without a mean and a std in the recipe, `MEASURED` of the training images are read."""
-        self.check(spec, seed)
+        Normaliser.check(spec, self.channels)
         parts = draw_parts(self._train_labels, self.classes, spec, seed)
         files = ImageFiles(self._images, spec)
         reader = Reader(files, spec, parts.train, device=device, workers=workers, channels_last=channels_last)
