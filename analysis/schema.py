@@ -69,13 +69,16 @@ FLOPS = "cost/mflops_training"  # forward pass with branches, one image, in mill
 FLOPS_MAIN = "cost/mflops_inference"  # forward pass of the main branch, one image, in millions
 STEP_MS = "cost/step_ms"  # median wall time of a training step
 SECONDS = "cost/seconds"  # wall time of training and evaluation
+GPU_HOURS = "cost/gpu_hours"  # the same in hours, of a run on a GPU, whole also where runs share it
+ENERGY = "cost/energy_wh"  # of the run's GPU or processors in watt-hours, shares of other runs included; if counted
+EPOCH_ENERGY = "cost/epoch_energy_wh"  # the same, an epoch (so it has a value an epoch)
 
 # --- Artifacts of a run ------------------------------------------------------------------------------------
 RECIPE_FILE = "recipe.json"  # the recipe in full, the seed, the data's fingerprint
 TOPOLOGY_FILE = "topology.json"  # stages, side branches and heads, as they were built
 CLASS_ERRORS_FILE = "class_errors.json"  # error of every class in percent, for every head
-ENVIRONMENT_FILE = "environment.json"  # versions, hardware, threads
-PATCH_FILE = "uncommitted.diff"  # where DIRTY
+ENVIRONMENT_FILE = "environment.json"  # command, versions, hardware, runtime, what bends numbers; of every attempt
+PATCH_FILE = "uncommitted.diff"  # where DIRTY: changed and new source files, as git apply takes them
 WEIGHTS_FILE = "main.pt"  # state dict of the main branch
 ERROR_FILE = "error.txt"  # the whole trace of a failure
 

@@ -58,6 +58,11 @@ class Diagnostics(Callback):
         self._every, self._count = every, batches
         self._batches: list[Batch] = []
 
+    @property
+    def settings(self) -> dict[str, int]:
+        """What it was made with."""
+        return {"every": self._every, "batches": self._count}
+
     def on_start(self, training: Training) -> None:
         """Draw the batches on which gradients are taken."""
         self._batches = _fixed_batches(training, self._count) if len(training.recipe.heads) > 1 else []

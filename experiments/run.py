@@ -52,13 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if settings.grid is None:
             report.catalogue(console)
             return 0
-        return _run(settings, console)
+        return _run(settings, arguments, console)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def _run(settings: DictConfig, console: Console) -> int:
+def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> int:
     check_retry(settings.retry)
     stores = Stores(root=Path(settings.store))
     root = None if settings.data.root is None else Path(settings.data.root).expanduser().resolve()
@@ -97,6 +97,8 @@ def _run(settings: DictConfig, console: Console) -> int:
             plan, data = make_plan(request, stores)
             make_writable(Path(settings.results), "results")
             tracker = Tracker(stores)
+        command = ("python", "-m", "experiments.run", *arguments)
+        outside = [stores.root, Path(settings.results), *([] if root is None else [root])]
         with ownership(stores, plan.plan_id):
             means: dict[str, Any] = {
                 "data": data,
@@ -105,7 +107,7 @@ def _run(settings: DictConfig, console: Console) -> int:
                 "tracker": tracker,
                 "options": options,
             }
-            means |= {"provenance": collect(), "display": Display(console)}
+            means |= {"provenance": collect(command, outside), "display": Display(console)}
             if isinstance(plan.grid, Search):
                 searcher = Searcher(plan=plan, **means)
                 with _watched(searcher):

@@ -14,6 +14,7 @@ import optuna
 from analysis import schema
 from dhm import checkpoint, cost
 from dhm.data import DataSet
+from dhm.diagnostics import Diagnostics
 from dhm.recipe import Recipe
 from dhm.training import Callback, Runtime
 from experiments.grid import Cell, Plan
@@ -157,6 +158,7 @@ class Runner:
             "threads": options.threads,
             "slot": slot.name,
             "deterministic": options.deterministic,
+            "diagnostics": next((c.settings for c in options.callbacks if isinstance(c, Diagnostics)), None),
         }
         return Job(
             cell_id=cell.cell_id,

@@ -1,11 +1,12 @@
 """The only writer to MLflow: experiments with their plans, one run a cell, one batch of metrics an epoch."""
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from analysis.plan_record import encode_plan
 from dhm.cost import Cost
 from dhm.training import Callback, EpochRecord, Result, Training
 from experiments.describe import plan_note, plan_record, plan_view, run_params, run_tags
+from experiments.energy import total
 from experiments.grid import Cell, Plan
-from experiments.provenance import Provenance
+from experiments.provenance import Provenance, numerics
 from experiments.stores import Stores
 
 BATCH = 1000  # metrics in one log_batch, at most
@@ -166,9 +168,12 @@ class Recorder(Callback):
     def __init__(self, info: RecordInfo) -> None:
         self._info = info
         self._client = MlflowClient(tracking_uri=info.tracking_uri)
+        self._on_gpu = False
 
     def on_start(self, training: Training) -> None:
-        """Fill in the epochs that the checkpoint has and the store lacks."""
+        """Write what it is that begins, and fill in the epochs that the checkpoint has and the store lacks."""
+        self._on_gpu = training.device.type == "cuda"
+        self._describe(training)
         if not training.history:
             return
         there = {point.step for point in self._client.get_metric_history(self._info.run_id, schema.TRAIN_LOSS)}
@@ -199,19 +204,52 @@ class Recorder(Callback):
             schema.STEP_MS: result.step_ms,
             schema.SECONDS: result.seconds,
         }
+        if self._on_gpu:
+            values[schema.GPU_HOURS] = result.seconds / 3600
+        energy = total(result.history)
+        if energy is not None:
+            values[schema.ENERGY] = energy
         stamp = int(last.time * 1000)
         # At step 0: a metric with one value is then drawn as a bar.
         metrics = [Metric(name, float(value), stamp, 0) for name, value in values.items()]
         self._client.log_batch(self._info.run_id, metrics=metrics)
-        files = {**self._info.files, schema.CLASS_ERRORS_FILE: result.class_errors}
-        if notes:
-            files["notes.json"] = notes
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            for file, content in files.items():
-                (folder / file).write_text(json.dumps(content, indent=1) + "\n")
-            if self._info.patch:
-                (folder / schema.PATCH_FILE).write_text(self._info.patch)
+        files = {schema.CLASS_ERRORS_FILE: result.class_errors, **({"notes.json": notes} if notes else {})}
+        with _folder_of(files) as folder:
             torch.save(result.network.main_only().state_dict(), folder / schema.WEIGHTS_FILE)
-            self._client.log_artifacts(self._info.run_id, name)
+            self._client.log_artifacts(self._info.run_id, str(folder))
         self._client.set_terminated(self._info.run_id)
+
+    def _describe(self, training: Training) -> None:
+        """What is trained, and what trains it: at the start, so that a run which fails has it too."""
+        environment = {
+            **self._info.files[schema.ENVIRONMENT_FILE],
+            "runtime": {
+                name: value
+                for name, value in dataclasses.asdict(training.runtime).items()
+                if not isinstance(value, Path)
+            },
+            "numerics": numerics(),
+        }
+        if training.history:
+            environment |= {"resumed_at_epoch": training.epoch, "earlier_attempts": self._earlier()}
+        with _folder_of({**self._info.files, schema.ENVIRONMENT_FILE: environment}) as folder:
+            if self._info.patch:
+                (folder / schema.PATCH_FILE).write_bytes(self._info.patch.encode("utf-8", "surrogateescape"))
+            self._client.log_artifacts(self._info.run_id, str(folder))
+
+    def _earlier(self) -> list[Any]:
+        """The environments of the attempts before this one, the latest first."""
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(MlflowException, OSError, ValueError):
+            path = self._client.download_artifacts(self._info.run_id, schema.ENVIRONMENT_FILE, folder)
+            last = json.loads(Path(path).read_text())
+            return [last, *last.pop("earlier_attempts", [])]
+        return []
+
+
+@contextlib.contextmanager
+def _folder_of(files: Mapping[str, Any]) -> Iterator[Path]:
+    """A folder for a while, with JSON files by name."""
+    with tempfile.TemporaryDirectory() as name:
+        for file, content in files.items():
+            (Path(name) / file).write_text(json.dumps(content, indent=1) + "\n")
+        yield Path(name)

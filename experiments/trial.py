@@ -15,6 +15,7 @@ from dhm import checkpoint
 from dhm.engine import fit
 from dhm.recipe import Recipe
 from dhm.training import Callback, NotFiniteError, Runtime, Training
+from experiments.energy import EnergyMeter
 from experiments.pool import Send
 from experiments.tracking import Recorder, RecordInfo
 
@@ -119,7 +120,7 @@ def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Fai
         with FileLock(job.lock):
             recorder = Recorder(job.record)
             reporter = _Reporter(send, stop_asked, job.judged_by)
-            result = fit(job.recipe, job.seed, job.runtime, (recorder, reporter, *job.callbacks))
+            result = fit(job.recipe, job.seed, job.runtime, (recorder, reporter, EnergyMeter(), *job.callbacks))
             recorder.finish(result, reporter.notes)
             if job.runtime.checkpoint is not None:
                 checkpoint.remove(job.runtime.checkpoint)
