@@ -48,7 +48,8 @@ class Diagnostics(Callback):
 
     Args:
         every: epochs between measurements.
-        batches: on which gradients are taken, of the recipe's size; all there are where they are fewer.
+        batches: on which gradients are taken, of the recipe's size, or of a replica's share; all there are where they
+            are fewer.
     """
 
     def __init__(self, every: int = 1, batches: int = 2) -> None:
@@ -213,21 +214,22 @@ def _cosines(rows: list[Tensor]) -> Tensor:
 def _measuring(network: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
     """Evaluation mode, with BatchNorm on the batch's own statistics if asked; afterwards all is as it was.
 
-    A BatchNorm that does not track reads and writes no running statistics.
+    A BatchNorm that has no running statistics normalises by the batch in evaluation mode too, and one that is
+    synchronised over replicas then does so by itself: the others do not take part in a measurement.
     """
     modes = [(module, module.training) for module in network.modules()]
     norms = [part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    tracking = [part.track_running_stats for part in norms]
+    running = [(part.running_mean, part.running_var) for part in norms]
     try:
         network.eval()
         for part in norms if batch_statistics else ():
-            part.training, part.track_running_stats = True, False
+            part.running_mean = part.running_var = None
         yield
     finally:
         for module, mode in modes:
             module.training = mode
-        for part, tracks in zip(norms, tracking, strict=True):
-            part.track_running_stats = tracks
+        for part, (mean, variance) in zip(norms, running, strict=True):
+            part.running_mean, part.running_var = mean, variance
 
 
 def _before(network: BranchedNetwork, branch: BranchSpec) -> list[nn.Parameter]:
@@ -243,7 +245,8 @@ def _fixed_batches(training: Training, count: int) -> list[Batch]:
     """Batches of training images, the same at every epoch and for every arm of a seed."""
     recipe = training.recipe
     plain = dataclasses.replace(recipe.data, pad=0, flip=False)
-    images = training.data.open(plain, training.seed, batch_size=recipe.optim.batch_size, device=training.device)
+    size = -(-recipe.optim.batch_size // recipe.replicas)
+    images = training.data.open(plain, training.seed, batch_size=size, device=training.device)
     return list(islice(images.train.epoch(stream_seed(training.seed, "diagnostics"), 0), count))
 
 

@@ -1,5 +1,7 @@
 """Training: one recipe, one seed, from the first weights (or a checkpoint) to the last epoch's figures."""
 
+import dataclasses
+import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -7,13 +9,15 @@ from contextlib import contextmanager
 
 import torch
 
-from dhm.data import DataSet, HeldOut
+from dhm.data import DataSet, HeldOut, load
 from dhm.losses import objective
 from dhm.metrics import TermMeans, top_k_wrong
 from dhm.optim import learning_rate, set_learning_rate
+from dhm.processes import replicated
 from dhm.recipe import Recipe
+from dhm.replicas import Replica
 from dhm.steps import steps_of_epoch
-from dhm.streams import stream_seed
+from dhm.streams import own_stream, stream_seed
 from dhm.training import Callback, EpochRecord, NotFiniteError, Result, Runtime, Training
 
 EVAL_BATCH = 500
@@ -34,10 +38,14 @@ def fit(
     Raises:
         ValueError: a recipe that cannot be built, or data that is not there.
         NotFiniteError: the loss is no number any more.
+        ReplicaError, ReplicaLostError: another replica failed, or was killed.
     """
     runtime = runtime or Runtime()
-    with _torch_settings(recipe, runtime):
-        training = Training(recipe, seed, runtime, data)
+    # Read before the other replicas do, who then find what was downloaded or decoded.
+    images = data or load(recipe.data, runtime.data_root, runtime.cache)
+    follower = functools.partial(_follow, recipe=recipe, seed=seed, runtime=runtime, data=data)
+    with _torch_settings(recipe, runtime), replicated(recipe.replicas, runtime.device, follower) as replica:
+        training = Training(recipe, seed, runtime, images, replica)
         for callback in callbacks:
             callback.on_start(training)
         while training.epoch < recipe.epochs:
@@ -56,14 +64,25 @@ def fit(
         return training.result()
 
 
+def _follow(replica: Replica, *, recipe: Recipe, seed: int, runtime: Runtime, data: DataSet | None) -> None:
+    """What the other replicas of a run do: train along with the first, and nothing else."""
+    runtime = dataclasses.replace(runtime, parts=())
+    with _torch_settings(recipe, runtime):
+        training = Training(recipe, seed, runtime, data, replica)
+        while training.epoch < recipe.epochs:
+            train_one_epoch(training)
+            training.history.append(EpochRecord(training.epoch, time.time(), {}))
+
+
 def train_one_epoch(training: Training, callbacks: Sequence[Callback] = ()) -> dict[str, float]:
     """One pass over the training images; the means of its terms, its error and its last learning rate."""
     recipe, network, optimiser, epoch = training.recipe, training.network, training.optimiser, training.epoch
+    replica = training.replica
     network.train()
     training.step = 0
-    network.seed_dropout(training.seed, epoch, training.device)
+    network.seed_dropout(training.seed, epoch, training.device, replica.index)
     # Nothing of ours draws from torch's global stream; a registered part that does is repeatable all the same.
-    torch.manual_seed(stream_seed(training.seed, "global", epoch))
+    torch.manual_seed(stream_seed(training.seed, "global", epoch, *own_stream(replica.index)))
     measured = TermMeans()
     lr = 0.0
     steps = steps_of_epoch(recipe, training.seed, epoch, training.steps)
@@ -72,10 +91,11 @@ def train_one_epoch(training: Training, callbacks: Sequence[Callback] = ()) -> d
         lr = learning_rate(recipe.optim, epochs=recipe.epochs, moment=step.moment)
         set_learning_rate(optimiser, lr)
         with training.autocast():
-            heads = network(images, step.heads)
+            heads = training.model(images, step.heads)
         loss = objective(heads, labels, recipe, step)
         optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()
+        weight = replica.weight(len(labels), training.batch_size)
+        (loss.total if weight == 1 else weight * loss.total).backward()
         optimiser.step()
         wrong = top_k_wrong(heads.main.detach(), labels, 1).double().mean()
         figures = torch.cat((loss.terms.values, loss.total.detach()[None], wrong[None]))
@@ -83,6 +103,7 @@ def train_one_epoch(training: Training, callbacks: Sequence[Callback] = ()) -> d
         training.step += 1
         for callback in callbacks:
             callback.on_step(training)
+    measured.add_up(replica.total)
     means = measured.read()
     found = {"train/loss": means.pop("total"), "train/top1_error": 100 * means.pop("wrong"), "train/lr": lr}
     return {**found, **{f"loss/{name}": value for name, value in means.items()}}

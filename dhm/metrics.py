@@ -1,5 +1,7 @@
 """Top-k errors and running means, kept on the device until somebody reads them."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,12 @@ class RunningMean:
         self._sum = weighted if self._sum is None else self._sum + weighted
         self.weight += weight
 
+    def add_up(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Make it the mean over all processes that added values of their own; `total` sums a tensor over them."""
+        assert self._sum is not None, "nothing was added"
+        everything = total(torch.cat((self._sum.flatten(), self._sum.new_tensor([self.weight]))))
+        self._sum, self.weight = everything[:-1].view_as(self._sum), int(everything[-1])
+
     def read(self) -> list[float]:
         """The mean as plain numbers; the one place where the host waits for the device."""
         assert self._sum is not None, "nothing was added"
@@ -47,6 +55,11 @@ class TermMeans:
     def add(self, names: tuple[str, ...], values: Tensor, weight: int) -> None:
         """Add the terms (n,) of a batch of `weight` images."""
         self._means.setdefault(names, RunningMean()).add(values, weight)
+
+    def add_up(self, total: Callable[[Tensor], Tensor]) -> None:
+        """See `RunningMean.add_up`; all processes must have seen the same terms at the same steps."""
+        for mean in self._means.values():
+            mean.add_up(total)
 
     def read(self) -> dict[str, float]:
         """The means by name; the host waits for the device."""

@@ -10,7 +10,7 @@ from dhm.backbones import ARCHITECTURES, Backbone
 from dhm.backbones.base import seed_dropout
 from dhm.branches import SideBranch
 from dhm.recipe import Recipe
-from dhm.streams import stream
+from dhm.streams import own_stream, stream
 
 
 class Heads(NamedTuple):
@@ -66,10 +66,10 @@ class BranchedNetwork(nn.Module):
         """The main branch alone: what plain training would have built, and all that inference needs."""
         return self.backbone
 
-    def seed_dropout(self, seed: int, epoch: int, device: torch.device) -> None:
-        """Give the dropout of every head its own stream for an epoch."""
+    def seed_dropout(self, seed: int, epoch: int, device: torch.device, replica: int = 0) -> None:
+        """Give the dropout of every head its own stream for an epoch, and for each replica of the run."""
         for name, part in (("main", self.backbone), *self.sides.items()):
-            seed_dropout(part, stream(seed, "dropout", name, epoch, device=device))
+            seed_dropout(part, stream(seed, "dropout", name, epoch, *own_stream(replica), device=device))
 
 
 def build_network(recipe: Recipe, *, in_channels: int, num_classes: int, seed: int | None = None) -> BranchedNetwork:

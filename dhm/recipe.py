@@ -231,6 +231,9 @@ class Recipe(Spec):
         fork_scaling: of the losses of a branch that forks with a probability: `none` takes them as they are, `inverse`
             divides a term by the probability that it is there, which leaves its expectation unchanged.
         tf32: TensorFloat-32 for float32 matrix products and convolutions, on GPUs that have it.
+        replicas: processes, each on a device of its own, that share every batch of `optim.batch_size` images and
+            average their gradients. Each normalises by its own share, and drops out by draws of its own.
+        sync_batch_norm: replicas normalise by the whole batch instead; on GPUs alone.
     """
 
     arch: str
@@ -244,6 +247,8 @@ class Recipe(Spec):
     precision: str = "float32"
     tf32: bool = False
     fork_scaling: str = "none"
+    replicas: int = 1
+    sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
@@ -253,6 +258,7 @@ class Recipe(Spec):
         if given and not forking:
             object.__setattr__(self, "mimic", None)
         self.require(self.epochs >= 1, f"epochs={self.epochs}: must be at least 1")
+        self.require(self.replicas >= 1, f"replicas={self.replicas}: must be at least 1")
         self.require(0 <= self.dropout < 1, f"dropout={self.dropout}: must lie in [0, 1)")
         self.require(
             self.mimic is None or len(self.branches) > 0,

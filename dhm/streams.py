@@ -19,6 +19,11 @@ def stream_seed(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
 
 
+def own_stream(replica: int) -> tuple[str, ...]:
+    """What names a stream of which every replica of a run has its own; the first one's is that of a run without."""
+    return (f"replica{replica}",) if replica else ()
+
+
 def stream(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator for a purpose."""
     return torch.Generator(device).manual_seed(stream_seed(seed, *purpose))

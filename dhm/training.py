@@ -11,6 +11,7 @@ from dhm.fields import to_dict
 from dhm.network import BranchedNetwork, build_network
 from dhm.optim import make_optimiser
 from dhm.recipe import Recipe
+from dhm.replicas import ALONE, Replica, check, check_batches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,9 +19,10 @@ class Runtime:
     """Where and how a recipe is trained; nothing here is meant to change the result.
 
     Args:
-        device: `cpu`, `cuda` or `cuda:1`.
-        threads: of one run on a CPU. Equal results need equal threads.
-        workers: processes that decode images, for data sets that are streamed; 0 decodes in the run itself.
+        device: `cpu`, `cuda` or `cuda:1`; of several replicas the first one's, the others have the GPUs that follow.
+        threads: of one run, or replica, on a CPU. Equal results need equal threads.
+        workers: processes that decode images, for data sets that are streamed, all replicas together; 0 decodes in the
+            run itself.
         data_root: folder of the data set, for those that are not embedded.
         cache: folder for decoded images and fingerprints.
         checkpoint: file of this run's checkpoint; without one nothing is saved.
@@ -88,7 +90,9 @@ class Training:
 
     Attributes:
         recipe, seed, runtime: what was asked for.
+        replica: which one of the run's replicas this is.
         network, optimiser: as they stand.
+        model: the network as it is called in a training step; with several replicas it averages their gradients.
         held_out: the images that are not trained on, by part: `val` (may be empty) and `test`, or what the runtime's
             `parts` leave of them.
         history: epochs done.
@@ -96,14 +100,23 @@ class Training:
         notes: what happened that a reader of the record should know, such as a damaged checkpoint.
     """
 
-    def __init__(self, recipe: Recipe, seed: int, runtime: Runtime, data: DataSet | None = None) -> None:
-        self.recipe, self.seed, self.runtime = recipe, seed, runtime
-        self.device = torch.device(runtime.device)
+    def __init__(
+        self, recipe: Recipe, seed: int, runtime: Runtime, data: DataSet | None = None, replica: Replica = ALONE
+    ) -> None:
+        self.recipe, self.seed, self.runtime, self.replica = recipe, seed, runtime, replica
+        self.device = torch.device(replica.device(runtime.device))
         self.data = data or load(recipe.data, runtime.data_root, runtime.cache)
         images = self.data.open(
-            recipe.data, seed, batch_size=recipe.optim.batch_size, device=self.device, workers=runtime.workers
+            recipe.data,
+            seed,
+            batch_size=recipe.optim.batch_size,
+            device=self.device,
+            workers=-(-runtime.workers // replica.count),
+            replica=replica,
         )
         self.batches = images.train
+        check(recipe, runtime.device)
+        check_batches(recipe, self.batches.images)
         self.held_out = {
             name: part for name, part in (("val", images.val), ("test", images.test)) if name in runtime.parts
         }
@@ -117,6 +130,15 @@ class Training:
         self.step, self.steps = 0, len(self.batches)
         self.notes: list[str] = []
         self._resume()
+        if float(replica.total(torch.tensor(self.epoch, device=self.device))) != replica.count * self.epoch:
+            raise ValueError(f"the replicas found different checkpoints at {runtime.checkpoint}: start the run again")
+        self.model = replica.parallel(self.network, recipe)
+
+    @property
+    def batch_size(self) -> int:
+        """Images in the batch of the present step, the shares of all replicas together."""
+        size = self.recipe.optim.batch_size
+        return min(size, self.batches.images - self.step * size)
 
     @property
     def epoch(self) -> int:

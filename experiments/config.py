@@ -25,9 +25,15 @@ from dhm.registry import unknown
 
 @dataclasses.dataclass
 class PoolConfig:
-    """Where cells run."""
+    """Where cells run.
+
+    Args:
+        gpus_per_run: replicas of every run, each on a GPU of its own (without GPUs: each in a process of the same CPU
+            slot). They are part of the recipe: this is its `replicas`.
+    """
 
     gpus: Any = "auto"
+    gpus_per_run: typing.Optional[int] = None  # noqa: UP045
     slots_per_gpu: int = 1
     cpu_slots: int = 0
     threads: int = 1

@@ -18,7 +18,7 @@ class Slot:
     Args:
         index: from 0.
         device: as torch names it inside the run: `cpu` or `cuda`.
-        visible: CUDA_VISIBLE_DEVICES of the run; empty for a CPU slot.
+        visible: CUDA_VISIBLE_DEVICES of the run, one GPU for each of its replicas; empty for a CPU slot.
     """
 
     index: int
@@ -27,7 +27,7 @@ class Slot:
 
     @property
     def name(self) -> str:
-        """For a person: "cpu" or "gpu 2"."""
+        """For a person: "cpu", "gpu 2" or "gpu 2,3"."""
         return f"gpu {self.visible}" if self.visible else "cpu"
 
 

@@ -17,9 +17,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from dhm.diagnostics import Diagnostics
+from dhm.replicas import check
 from dhm.training import Callback
 from experiments import config, report
-from experiments.grid import GRIDS
+from experiments.grid import GRIDS, Plan
 from experiments.pool import Slot
 from experiments.pools.local import LocalPool, choose_gpus, slots
 from experiments.progress import Display
@@ -62,17 +63,18 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
     check_retry(settings.retry)
     stores = Stores(root=Path(settings.store))
     root = None if settings.data.root is None else Path(settings.data.root).expanduser().resolve()
+    overrides, replicas = _replicated(settings)
     request = Request(
         grid=settings.grid,
         benchmark=settings.benchmark,
         recipe=settings.recipe,
         seeds=config.plain(settings.seeds),
         trials=settings.study.trials,
-        overrides=config.overrides_of(settings),
+        overrides=overrides,
         levels=config.levels_of(settings),
         data_root=root,
     )
-    places = _slots(settings.pool)
+    places = _slots(settings.pool, replicas)
     options = Options(
         retries=_at_least(settings.study.retries, 0, "study.retries"),
         retry=settings.retry,
@@ -84,6 +86,7 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
     )
     if settings.plan:
         plan, data = make_plan(request, stores)
+        _check_replicas(plan, places, replicas)
         if isinstance(plan.grid, Search):
             selection = report.trials_planned(console, plan, plan.grid, stores)
             plan = plan if selection is None else with_selected(plan, request, selection)
@@ -95,6 +98,7 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
     try:
         with console.status("reading the data, opening the record"):
             plan, data = make_plan(request, stores)
+            _check_replicas(plan, places, replicas)
             make_writable(Path(settings.results), "results")
             tracker = Tracker(stores)
         command = ("python", "-m", "experiments.run", *arguments)
@@ -159,12 +163,33 @@ def _watched(runner: Runner) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _slots(pool: DictConfig) -> list[Slot]:
-    threads = _at_least(pool.threads, 1, "pool.threads")
+def _slots(pool: DictConfig, replicas: int) -> list[Slot]:
+    threads = _at_least(pool.threads, 1, "pool.threads") * replicas
     cpu_slots = _at_least(pool.cpu_slots, 0, "pool.cpu_slots") or max(1, _cores() // threads)
-    return slots(
-        choose_gpus(config.plain(pool.gpus)), _at_least(pool.slots_per_gpu, 1, "pool.slots_per_gpu"), cpu_slots
-    )
+    slots_per_gpu = _at_least(pool.slots_per_gpu, 1, "pool.slots_per_gpu")
+    return slots(choose_gpus(config.plain(pool.gpus)), slots_per_gpu, cpu_slots, replicas)
+
+
+def _replicated(settings: DictConfig) -> tuple[dict[str, Any], int]:
+    """The changes to the base recipe, and the replicas of a run: `pool.gpus_per_run` is the recipe's `replicas`."""
+    overrides, asked = config.overrides_of(settings), settings.pool.gpus_per_run
+    said = overrides.get("replicas")
+    if asked is None:
+        return overrides, 1 if said is None else _at_least(said, 1, "replicas")
+    if said not in (None, asked):
+        raise ValueError(f"pool.gpus_per_run={asked} and replicas={said} are two names of one number: give one")
+    varied = settings.grid in GRIDS and "replicas" in GRIDS.get(settings.grid).factors
+    if _at_least(asked, 1, "pool.gpus_per_run") > 1 and not varied:
+        overrides["replicas"] = asked
+    return overrides, asked
+
+
+def _check_replicas(plan: Plan, places: Sequence[Slot], replicas: int) -> None:
+    for variant in plan.variants:
+        if variant.recipe.replicas > replicas:
+            count = variant.recipe.replicas
+            raise ValueError(f"{variant.name} is trained with replicas={count}: give pool.gpus_per_run={count}")
+        check(variant.recipe, places[0].device)
 
 
 def _diagnostics(settings: DictConfig) -> tuple[Callback, ...]:

@@ -25,7 +25,7 @@ from experiments.queue import Attempts
 from experiments.records import CellRecord
 from experiments.stores import Stores
 from experiments.tracking import RecordInfo, Tracker
-from experiments.trial import Done, Failed, Job, Progress, Pruned, Stopped
+from experiments.trial import Done, Failed, Job, Lost, Progress, Pruned, Stopped
 
 SAME_TRACE_LIMIT = 3  # cells of at least two variants that fail alike stop the study
 TICK = 0.25  # seconds between looks at the clock
@@ -210,6 +210,8 @@ class Runner:
             self._pool.stop(slot)
 
     def _end(self, event: Ended, attempts: Attempts) -> None:
+        if isinstance(event.outcome, Lost):
+            event = Ended(event.slot, lost=event.outcome.how)
         cell, trial = self._running.pop(event.slot.index)
         given_up = event.slot.index in self._given_up
         self._given_up.discard(event.slot.index)

@@ -12,6 +12,7 @@ from dhm.data import DataSet, load
 from dhm.fields import replace_at
 from dhm.losses import weights
 from dhm.registry import unknown
+from dhm.replicas import check_batches
 from experiments.benchmarks import BENCHMARKS, Benchmark
 from experiments.grid import GRIDS, Grid, Plan
 from experiments.search import Search
@@ -83,8 +84,10 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
     if isinstance(grid, Search):
         grid.check_plan(plan)
         data.check(plan.base.data, grid.seed)
-    for spec in {variant.recipe.data for variant in variants}:
-        data.check(spec, seeds[0])
+    specs = {variant.recipe.data for variant in variants}
+    images = {spec: data.check(spec, seeds[0]) for spec in specs}
+    for variant in variants:
+        check_batches(variant.recipe, images[variant.recipe.data])
     # One of each backbone takes an image of this size, or says that it cannot.
     for variant in {variant.recipe.arch: variant for variant in variants}.values():
         measure(variant.recipe, channels=data.channels, size=data.image_shape, num_classes=data.num_classes)

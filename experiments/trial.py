@@ -13,6 +13,7 @@ from filelock import FileLock
 from analysis import schema
 from dhm import checkpoint
 from dhm.engine import fit
+from dhm.processes import ReplicaLostError
 from dhm.recipe import Recipe
 from dhm.training import Callback, NotFiniteError, Runtime, Training
 from experiments.energy import EnergyMeter
@@ -86,6 +87,13 @@ class Pruned:
     epoch: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lost:
+    """A part of the run was killed from outside; to the scheduler that is the run itself."""
+
+    how: str
+
+
 class _StopRequestedError(Exception):
     pass
 
@@ -113,7 +121,7 @@ class _Reporter(Callback):
         self._send(Progress(training.epoch, training.recipe.epochs, error, training.seconds))
 
 
-def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Failed | Stopped:
+def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Failed | Stopped | Lost:
     """Train a cell and record it. An error is an outcome, not an exception."""
     started = time.perf_counter()
     try:
@@ -126,6 +134,9 @@ def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Fai
                 checkpoint.remove(job.runtime.checkpoint)
     except _StopRequestedError:
         return Stopped()
+    except ReplicaLostError as error:
+        traceback.print_exc()
+        return Lost(str(error))
     except Exception as error:
         traceback.print_exc()
         return Failed(_class_of(error), _last_line(error), traceback.format_exc(), _place(error))

@@ -16,11 +16,11 @@ FLOORS = (
     ("registry",),
     ("fields", "streams"),
     ("recipe",),
-    ("steps",),
+    ("steps", "replicas"),
     ("backbones",),
     ("branches",),
     ("network",),
-    ("losses", "optim", "metrics", "checkpoint", "data", "cost"),
+    ("losses", "optim", "metrics", "checkpoint", "data", "cost", "processes"),
     ("training", "released"),
     ("diagnostics", "engine", "export", "evaluate"),
 )

@@ -9,6 +9,7 @@ import torch
 from dhm.data.dataset import Batch, DataError
 from dhm.data.split import draw_parts
 from dhm.recipe import DataSpec
+from dhm.replicas import ALONE, Replica
 from dhm.streams import stream
 
 CHUNK = 4096  # images handled at once where a whole set passes
@@ -102,6 +103,7 @@ class Batches:
         train: the images; moved to `device`.
         spec: its padding, flips, mean and std are used.
         channels_last: memory format of the batches.
+        replica: whose share of every batch this is; each replica has all images on its device.
 
     Attributes:
         normaliser: the recipe's, or measured on `train`; evaluation takes it too.
@@ -115,15 +117,22 @@ class Batches:
         batch_size: int,
         device: torch.device | str = "cpu",
         channels_last: bool = False,
+        replica: Replica = ALONE,
     ) -> None:
         self.normaliser = Normaliser.of(spec, train.images)
         self.batch_size = batch_size
+        self._replica = replica
         self._pad, self._flip = spec.pad, spec.flip
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._labels = train.labels.to(device)
         height, width = train.images.shape[2:]
         # (N, C, vertical offset, horizontal offset, H, W): a view of the padded images
         self._windows = _padded(train.images, spec.pad, device).unfold(2, height, 1).unfold(3, width, 1)
+
+    @property
+    def images(self) -> int:
+        """Images an epoch, of all replicas together."""
+        return len(self._labels)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -142,7 +151,8 @@ class Batches:
         offsets = torch.randint(2 * self._pad + 1, (2, count), generator=augment)
         normalise = self.normaliser.on(device, self._memory_format)
         parts = (x.to(device).split(self.batch_size) for x in (order, *offsets, flips))
-        for chosen, down, right, flipped in zip(*parts, strict=True):
+        for batch in zip(*parts, strict=True):
+            chosen, down, right, flipped = map(self._replica.share, batch)
             images = self._windows[chosen, :, down, right]
             if self._flip:
                 images = torch.where(flipped[:, None, None, None], images.flip(-1), images)

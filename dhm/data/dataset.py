@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 
 from dhm.recipe import DataSpec
+from dhm.replicas import ALONE, Replica
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Normalised float32 images (B, C, H, W) and int64 labels (B,), on the run's device."""
@@ -23,11 +24,16 @@ class DataError(ValueError):
 class TrainingBatches(Protocol):
     """The training images of a run, augmented, in batches."""
 
+    @property
+    def images(self) -> int:
+        """Images an epoch, of all replicas together."""
+
     def __len__(self) -> int:
         """Batches an epoch."""
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch: a seed and an epoch give the same images in the same order, at any batch size."""
+        """A replica's shares of an epoch's batches: a seed and an epoch give the same images in the same order, at any
+        batch size and with any number of replicas."""
 
 
 class HeldOut(Protocol):
@@ -96,10 +102,13 @@ class DataSet(Protocol):
         device: torch.device | str = "cpu",
         workers: int = 0,
         channels_last: bool = False,
+        replica: Replica = ALONE,
     ) -> RunImages:
         """The images of one run: which train, validate and test follows from the recipe and the seed.
 
         Args:
+            batch_size: images in a batch of training, the shares of all replicas together.
+            replica: whose share of the training batches is read.
             workers: processes that decode images, where any are decoded; they change no image.
             channels_last: memory format of the batches.
 

@@ -11,6 +11,7 @@ from dhm.data.batches import Batches, HeldOutSet, ImageSet, check_run
 from dhm.data.dataset import DataError, RunImages
 from dhm.data.split import draw_parts
 from dhm.recipe import DataSpec
+from dhm.replicas import ALONE, Replica
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,10 +94,13 @@ class RawData:
         device: torch.device | str = "cpu",
         workers: int = 0,
         channels_last: bool = False,
+        replica: Replica = ALONE,
     ) -> RunImages:
         """See `DataSet.open`. No image is left to decode, so `workers` have nothing to do."""
         parts = split(self, spec, seed)
-        train = Batches(parts.train, spec, batch_size=batch_size, device=device, channels_last=channels_last)
+        train = Batches(
+            parts.train, spec, batch_size=batch_size, device=device, channels_last=channels_last, replica=replica
+        )
         val, test = (
             HeldOutSet(part, train.normaliser, device=device, channels_last=channels_last)
             for part in (parts.val, parts.test)

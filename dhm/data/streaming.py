@@ -21,6 +21,7 @@ from dhm.data.folders import ImageFolders
 from dhm.data.pixels import decode, resized_crop, to_square
 from dhm.data.split import draw_parts
 from dhm.recipe import DataSpec
+from dhm.replicas import ALONE, Replica
 from dhm.streams import stream
 
 MEASURED = 1000  # training images, evenly spread, that mean and std are measured on where the recipe has none
@@ -75,6 +76,7 @@ class StreamedData:
         device: torch.device | str = "cpu",
         workers: int = 0,
         channels_last: bool = False,
+        replica: Replica = ALONE,
     ) -> RunImages:
         """See `DataSet.open`. Without a mean and a std in the recipe, `MEASURED` of the training images are read."""
         Normaliser.check(spec, self.channels)
@@ -83,7 +85,7 @@ class StreamedData:
         reader = Reader(files, spec, parts.train, device=device, workers=workers, channels_last=channels_last)
         test = torch.arange(len(self._test_labels)) + len(self._train_labels)
         return RunImages(
-            train=StreamedBatches(reader, parts.train, parts.labels, batch_size),
+            train=StreamedBatches(reader, parts.train, parts.labels, batch_size, replica),
             val=StreamedHeldOut(reader, parts.val, self._train_labels[parts.val], batch_size),
             test=StreamedHeldOut(reader, test, self._test_labels, batch_size),
         )
@@ -145,23 +147,31 @@ class Reader:
         self._normalise = normaliser.on(device, memory_format)
 
     def batches(
-        self, chosen: torch.Tensor, labels: torch.Tensor, seeds: torch.Tensor | None, batch_size: int
+        self,
+        chosen: torch.Tensor,
+        labels: torch.Tensor,
+        seeds: torch.Tensor | None,
+        batch_size: int,
+        replica: Replica = ALONE,
     ) -> Iterator[Batch]:
-        """The files at positions `chosen` (N,) with their labels (N,), each seen by its seed (N,), if there are seeds.
+        """The files at positions `chosen` (N,) with their labels (N,), each seen by its seed (N,), if there are seeds;
+        of every batch a replica's share.
 
         Raises:
             DataError: a file cannot be read.
         """
-        images = self._pixels(chosen, seeds, batch_size)
-        truths = labels.to(self._device).split(batch_size)
+        images = self._pixels(chosen, seeds, batch_size, replica)
+        truths = map(replica.share, labels.to(self._device).split(batch_size))
         for pixels, truth in zip(images, truths, strict=True):
             yield self._normalise(pixels.to(self._device, non_blocking=True)), truth
 
-    def _pixels(self, chosen: torch.Tensor, seeds: torch.Tensor | None, batch_size: int) -> Iterator[torch.Tensor]:
+    def _pixels(
+        self, chosen: torch.Tensor, seeds: torch.Tensor | None, batch_size: int, replica: Replica = ALONE
+    ) -> Iterator[torch.Tensor]:
         """uint8 images (B, 3, H, W), on the host."""
         loader = DataLoader(
             self._files,
-            batch_sampler=_keys(chosen, seeds, batch_size),
+            batch_sampler=_keys(chosen, seeds, batch_size, replica),
             num_workers=min(self._workers, math.ceil(len(chosen) / batch_size)),
             collate_fn=_as_it_is,
             pin_memory=self._device.type == "cuda",
@@ -177,9 +187,8 @@ class Reader:
         return Normaliser.measured(torch.cat(list(self._pixels(train[spread], None, CHUNK))))
 
 
-def _keys(chosen: torch.Tensor, seeds: torch.Tensor | None, batch_size: int) -> Iterator[list[Key]]:
-    for start in range(0, len(chosen), batch_size):
-        part = slice(start, start + batch_size)
+def _keys(chosen: torch.Tensor, seeds: torch.Tensor | None, batch_size: int, replica: Replica) -> Iterator[list[Key]]:
+    for part in map(replica.share, torch.arange(len(chosen)).split(batch_size)):
         augmentations = itertools.repeat(None) if seeds is None else seeds[part].tolist()
         yield list(zip(chosen[part].tolist(), augmentations, strict=False))
 
@@ -197,10 +206,19 @@ class StreamedBatches:
     Args:
         chosen: positions (N,) of the files.
         labels: (N,).
+        replica: whose share of every batch this is.
     """
 
-    def __init__(self, reader: Reader, chosen: torch.Tensor, labels: torch.Tensor, batch_size: int) -> None:
-        self._reader, self._chosen, self._labels, self._batch_size = reader, chosen, labels, batch_size
+    def __init__(
+        self, reader: Reader, chosen: torch.Tensor, labels: torch.Tensor, batch_size: int, replica: Replica = ALONE
+    ) -> None:
+        self._reader, self._chosen, self._labels = reader, chosen, labels
+        self._batch_size, self._replica = batch_size, replica
+
+    @property
+    def images(self) -> int:
+        """Images an epoch, of all replicas together."""
+        return len(self._chosen)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -210,7 +228,8 @@ class StreamedBatches:
         """The batches of one epoch."""
         order = torch.randperm(len(self._chosen), generator=stream(seed, "order", epoch))
         seeds = torch.randint(SEEDS, order.shape, generator=stream(seed, "augment", epoch))
-        yield from self._reader.batches(self._chosen[order], self._labels[order], seeds, self._batch_size)
+        labels = self._labels[order]
+        yield from self._reader.batches(self._chosen[order], labels, seeds, self._batch_size, self._replica)
 
 
 class StreamedHeldOut:

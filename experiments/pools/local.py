@@ -35,9 +35,19 @@ PRELOAD = [
 STOP = "stop"
 
 
-def slots(gpus: Sequence[str], slots_per_gpu: int, cpu_slots: int) -> list[Slot]:
-    """The slots of some GPUs, interleaved so that runs spread over them first; without GPUs those of the CPU."""
-    on_gpus = [("cuda", gpu) for _ in range(slots_per_gpu) for gpu in gpus]
+def slots(gpus: Sequence[str], slots_per_gpu: int, cpu_slots: int, gpus_per_run: int = 1) -> list[Slot]:
+    """The slots of some GPUs, interleaved so that runs spread over them first; without GPUs those of the CPU.
+
+    Raises:
+        ValueError: the GPUs do not divide into slots of `gpus_per_run`.
+    """
+    if len(gpus) % gpus_per_run:
+        raise ValueError(
+            f"pool.gpus_per_run={gpus_per_run} does not divide the {len(gpus)} GPU(s) of pool.gpus: give pool.gpus "
+            f"a multiple of it, or another pool.gpus_per_run"
+        )
+    groups = [",".join(gpus[first : first + gpus_per_run]) for first in range(0, len(gpus), gpus_per_run)]
+    on_gpus = [("cuda", group) for _ in range(slots_per_gpu) for group in groups]
     places = on_gpus or [("cpu", "")] * cpu_slots
     return [Slot(index=index, device=device, visible=visible) for index, (device, visible) in enumerate(places)]
 
