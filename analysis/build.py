@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis import catalogue, coverage, schema, store, style
-from analysis.data import GridData, IncompleteError, curve_names, trials
+from analysis.data import GridData, IncompleteError, curve_names, topologies, trials
 from analysis.plan import Plan, folder
 from analysis.tables import coverage as coverage_table
 from analysis.tables.render import FORMATS
@@ -105,7 +105,8 @@ def _build_grid(uri: str, grid: GridData, directory: Path) -> Built:
     try:
         cells = grid.cells
         curves = store.curves(uri, cells, curve_names(cells, plan.figures))
-        grid = replace(grid, curves=curves, trials=trials(uri, plan))
+        networks = topologies(uri, cells, plan.figures)
+        grid = replace(grid, curves=curves, trials=trials(uri, plan), topologies=networks)
     except IncompleteError as error:
         left = f" Files in {directory} are of an earlier build." if directory.is_dir() else ""
         refusals.append(f"{plan.experiment}: {error}{left}")

@@ -44,9 +44,18 @@ def metrics(name: str) -> tuple[str, ...]:
 
     A figure that there is not draws none.
     """
+    return _said(name, "METRICS")
+
+
+def files(name: str) -> tuple[str, ...]:
+    """Return the artifacts that a figure draws, as its module says. A figure that there is not draws none."""
+    return _said(name, "FILES")
+
+
+def _said(name: str, what: str) -> tuple[str, ...]:
     if name not in figure_names():
         return ()
-    return cast("tuple[str, ...]", getattr(importlib.import_module(f"{figures.__name__}.{name}"), "METRICS", ()))
+    return cast("tuple[str, ...]", getattr(importlib.import_module(f"{figures.__name__}.{name}"), what, ()))
 
 
 def _names(package: ModuleType) -> list[str]:

@@ -19,12 +19,16 @@ class IncompleteError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class GridData:
-    """A plan with its records. `curves` and `trials` are as `store.curves` and `store.trials` give them."""
+    """A plan with its records. `curves` and `trials` are as `store.curves` and `store.trials` give them.
+
+    `topologies` are the variants' networks, where a figure of the plan draws them.
+    """
 
     plan: Plan
     runs: pd.DataFrame
     curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["run_id", "metric", "epoch", "value"]))
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
+    topologies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     allow_incomplete: bool = False
 
     @classmethod
@@ -37,6 +41,7 @@ class GridData:
             runs=runs,
             curves=store.curves(uri, finished, curve_names(finished, plan.figures)),
             trials=trials(uri, plan),
+            topologies=topologies(uri, finished, plan.figures),
             allow_incomplete=allow_incomplete,
         )
 
@@ -131,6 +136,16 @@ def trials(uri: str, plan: Plan) -> pd.DataFrame:
     if plan.search is None:
         return pd.DataFrame()
     return store.trials(uri, plan.search["search_id"], list(plan.search["space"]))
+
+
+def topologies(uri: str, runs: pd.DataFrame, figures: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the network of each variant, which is that of any of its runs, if one of some figures draws it."""
+    if not any(schema.TOPOLOGY_FILE in catalogue.files(name) for name in figures):
+        return {}
+    firsts = runs.drop_duplicates(schema.VARIANT)
+    found = store.topologies(uri, firsts)
+    pairs = zip(firsts[schema.VARIANT], firsts["run_id"], strict=True)
+    return {str(name): found[run_id] for name, run_id in pairs if run_id in found}
 
 
 def curve_names(runs: pd.DataFrame, figures: Sequence[str]) -> list[str]:

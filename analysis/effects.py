@@ -64,6 +64,13 @@ def interval_words(grid: GridData) -> str:
     return f"mean, no interval from {_count(counts)} (dots): too few to tell"
 
 
+def mean_words(grid: GridData) -> str:
+    """Say what a figure shows of a variant where it shows the mean alone: over how many seeds."""
+    counts = {len(grid.by_seed(name)) for name in grid.plan.names}
+    told = "one seed" if max(counts) == 1 else f"mean of {_count(counts)}"
+    return told if max(counts) >= stats.MIN_PAIRS else f"{told}: too few to tell"
+
+
 def range_words(grid: GridData) -> str:
     """Say what a figure of curves shows of a variant: the mean and the range, over how many seeds."""
     counts = {len(grid.by_seed(name)) for name in grid.plan.names}

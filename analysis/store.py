@@ -1,6 +1,7 @@
 """The only reader of the tracking store: plans, a tidy frame with a row a record, and one of curves."""
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before mlflow is imported
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -139,6 +141,20 @@ def curves(uri: str, runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame
     frame = pd.DataFrame(points, columns=[*keys, "value", "timestamp"])
     frame = frame.sort_values([*keys, "timestamp"], kind="stable").drop_duplicates(keys, keep="last")
     return frame.drop(columns="timestamp").reset_index(drop=True)
+
+
+def topologies(uri: str, runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return the networks of the runs in a frame, as they were recorded: {run_id: topology}.
+
+    A run whose file is not there (moved, or of another version) is left out.
+    """
+    found = {}
+    with _readable(uri) as client:
+        for run_id in dict.fromkeys(runs["run_id"]):
+            with contextlib.suppress(MlflowException, OSError):
+                path = client.download_artifacts(run_id, schema.TOPOLOGY_FILE)
+                found[str(run_id)] = json.loads(Path(path).read_text())
+    return found
 
 
 @contextlib.contextmanager

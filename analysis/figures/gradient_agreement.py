@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis import agreement, schema, style
+from analysis import agreement, effects, schema, style
 from analysis.data import GridData
 from analysis.plan import VariantRecord
 
@@ -40,7 +40,8 @@ def build(grid: GridData) -> Figure:
             for variant in shown:
                 same = [other.name for other in shown if other.method == variant.method]
                 for label, dash, own in _series(variant, pair, same.index(variant.name), ce, whole):
-                    _line(axes, own, label, color=style.COLOURS[variant.method], linestyle=dash)
+                    marker = style.MARKERS[variant.method]
+                    _line(axes, own, label, color=style.COLOURS[variant.method], linestyle=dash, marker=marker)
             axes.set_title(pair.replace(".", " and "))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
             axes.tick_params(labelbottom=index + columns >= len(pairs))
@@ -50,7 +51,7 @@ def build(grid: GridData) -> Figure:
             figure,
             f"{plan.title} on {plan.benchmark}: gradients",
             "cosine of two heads' gradients in their shared weights\n"
-            f"mean and range of {len(plan.seeds)} seeds; compare by cross-entropy",
+            f"{effects.range_words(grid)}; compare by cross-entropy",
             warning=agreement.warning(grid),
             changes=plan.overrides,
         )
@@ -71,4 +72,4 @@ def _series(variant: VariantRecord, pair: str, place: int, ce: _Curves, whole: _
 def _line(axes: Axes, own: pd.DataFrame, label: str, **look: Any) -> None:
     epochs = own.index.to_numpy() + 1
     axes.fill_between(epochs, own["min"], own["max"], color=look["color"], alpha=0.15, linewidth=0)
-    axes.plot(epochs, own["mean"], label=label, marker="o" if len(epochs) < 3 else None, markersize=3, **look)
+    axes.plot(epochs, own["mean"], label=label, markersize=3, markevery=max(1, len(epochs) // 6), **look)

@@ -8,7 +8,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from analysis import agreement, schema, style
+from analysis import agreement, effects, schema, style
 from analysis.data import GridData
 
 _COLOURS = "Blues"
@@ -50,7 +50,7 @@ def build(grid: GridData) -> Figure:
         style.finish(
             figure,
             f"{plan.title} on {plan.benchmark}: predictions",
-            f"mean of {len(plan.seeds)} seeds, test images, T = 1; logarithmic colours",
+            f"{effects.mean_words(grid)}; test images, T = 1; logarithmic colours",
             warning=agreement.warning(grid),
             changes=plan.overrides,
         )

@@ -37,7 +37,7 @@ def build(grid: GridData) -> Figure:
         ended = int((grid.trials["state"] == coverage.DONE).sum())
         detail = (
             f"{len(grid.trials)} trials, {ended} to the end, judged by {search['held_out']:.0%} of the training "
-            "images; dotted: what the found setting is held against"
+            "images; one seed each: too few to tell settings apart; dotted: what the found setting is held against"
         )
         style.finish(figure, f"{plan.title} on {plan.benchmark}", detail, warning=grid.warning, changes=plan.overrides)
     return figure

@@ -28,6 +28,6 @@ architectures = GRIDS.register(
         reading="Each arm is compared with plain training of the same backbone, under that backbone's own recipe.",
         factors={"arch": _backbones, "method": ["plain", "dsl", "dhm"]},
         baseline={"method": "plain"},
-        figures=("levels", "training_curves"),
+        figures=("levels", "effects", "training_curves"),
     ),
 )

@@ -17,6 +17,6 @@ branch_positions = GRIDS.register(
         reading="`at 1+2` has a branch after stage 1 and one after stage 2, as the released networks have.",
         factors={"method": ["plain", "dsl", "dhm"], "positions": ["1", "2", "1+2"]},
         baseline={"method": "plain"},
-        figures=("positions", "training_curves"),
+        figures=("network", "positions", "effects", "training_curves"),
     ),
 )

@@ -22,6 +22,6 @@ depths = GRIDS.register(
             "branch_depth": [1, 2],
         },
         baseline={"method": "plain"},
-        figures=("levels", "training_curves"),
+        figures=("network", "levels", "effects", "training_curves"),
     ),
 )

@@ -19,6 +19,6 @@ fork_probability = GRIDS.register(
         "probability, by a draw of its own.",
         factors={"method": ["dsl", "dhm"], "fork_probability": [0.0, 0.25, 0.5, 0.75, 1.0]},
         baseline={"fork_probability": 0.0},
-        figures=("levels", "training_curves"),
+        figures=("levels", "effects", "training_curves"),
     ),
 )

@@ -17,6 +17,6 @@ label_noise = GRIDS.register(
         reading="Each arm is compared with plain training under the same noise. More noise keeps what was wrong.",
         factors={"method": ["plain", "dsl", "dhm"], "data.label_noise": [0.0, 0.2, 0.4, 0.6]},
         baseline={"method": "plain"},
-        figures=("levels", "training_curves"),
+        figures=("levels", "effects", "training_curves"),
     ),
 )

@@ -17,6 +17,6 @@ methods = GRIDS.register(
         reading="DSL adds side branches with their own cross-entropy; DHM lets all heads mimic each other as well.",
         factors={"method": ["plain", "dsl", "dhm"]},
         baseline={"method": "plain"},
-        figures=("training_curves", "methods"),
+        figures=("network", "methods", "training_curves"),
     ),
 )

@@ -22,6 +22,6 @@ mimicking_pairs = GRIDS.register(
             "mimic.pairs": ["all", "sides_to_main", "main_to_sides", "deep_to_shallow", "shallow_to_deep"],
         },
         baseline={"method": "dsl"},
-        figures=("levels", "training_curves"),
+        figures=("network", "levels", "effects", "training_curves"),
     ),
 )

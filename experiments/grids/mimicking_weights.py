@@ -20,6 +20,6 @@ mimicking_weights = GRIDS.register(
             "mimic.temperature": [1.0, 3.0],
         },
         baseline={"method": "dsl"},
-        figures=("weights", "training_curves"),
+        figures=("weights", "effects", "training_curves"),
     ),
 )

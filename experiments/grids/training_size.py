@@ -26,6 +26,6 @@ training_size = GRIDS.register(
         "stands for all training images. The number of epochs stays, so fewer images mean fewer steps.",
         factors={"method": ["plain", "dsl", "dhm"], "data.train_size": _sizes},
         baseline={"method": "plain"},
-        figures=("levels", "training_curves"),
+        figures=("levels", "effects", "training_curves"),
     ),
 )

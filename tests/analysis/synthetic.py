@@ -219,3 +219,30 @@ def searched(grid: GridData, count: int = 30) -> GridData:
         "importance": {"mimic.alpha": 0.81, "mimic.temperature": 0.19},
     }
     return dataclasses.replace(grid, plan=dataclasses.replace(grid.plan, search=search), trials=trials)
+
+
+def topology(positions: str, method: str, arch: str = "resnet8") -> dict[str, Any]:
+    """A network of three stages with a branch after each of some: "1+2"."""
+    places = [int(place) for place in positions.split("+") if place]
+    heads = ["main", *(f"side{place}" for place in places)]
+    pairs = [[a, b, 1.0] for a, b in itertools.permutations(heads, 2)] if method == "dhm" else []
+    fork = {"block": 0, "fork_probability": 1.0, "parameters": 70_154}
+    return {
+        "arch": arch,
+        "method": method,
+        "num_classes": 10,
+        "stages": [{"channels": 16 * 2**index, "stride": 2**index, "blocks": 1} for index in range(3)],
+        "branches": [
+            {"head": f"side{place}", "after": place, "blocks": [2] * (3 - place), "width": float(place), **fork}
+            for place in places
+        ],
+        "heads": heads,
+        "pairs": pairs,
+        "parameters_main": 77_754,
+    }
+
+
+def drawn(grid: GridData) -> GridData:
+    """A grid of branch positions whose networks are recorded."""
+    networks = {v.name: topology(str(v.factors["positions"] or ""), v.method) for v in grid.plan.variants}
+    return dataclasses.replace(grid, topologies=networks)

@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 from types import ModuleType
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.text import Text
 
 from analysis import catalogue, effects, schema, store, style
 from analysis.data import GridData, IncompleteError, curve_names
+from analysis.figures import effects as effect_plot
 from analysis.figures import gradient_agreement, methods, mimicking_matrix, positions, training_curves, weights
 from tests.analysis import synthetic
 
@@ -22,13 +24,18 @@ GRIDS = {
     "gradient_agreement": "measured",
     "mimicking_matrix": "measured",
     "search": "searched",
+    "network": "drawn",
 }
 
 
 @pytest.fixture(scope="module")
 def grids(uri: str) -> dict[str, GridData]:
     found = {plan.plan_id: GridData.load(uri, plan) for plan in store.plans(uri)}
-    made = {"measured": measured(found["methods-1"]), "searched": synthetic.searched(found["mimicking_weights-1"])}
+    made = {
+        "measured": measured(found["methods-1"]),
+        "searched": synthetic.searched(found["mimicking_weights-1"]),
+        "drawn": synthetic.drawn(found["branch_positions-1"]),
+    }
     return {**found, **made}
 
 
@@ -71,7 +78,7 @@ def test_every_figure_is_readable(grids: dict[str, GridData], name: str) -> None
     assert figure.get_figwidth() in (style.COLUMN, style.DOUBLE)
     assert figure.get_suptitle().replace("\n", " ").startswith(f"{title} on digits")
     labels = " ".join(axes.get_xlabel() + axes.get_ylabel() for axes in figure.axes)
-    assert any(unit in labels for unit in ("(%)", "percentage points", "nats", "cosine"))
+    assert name == "network" or any(unit in labels for unit in ("(%)", "percentage points", "nats", "cosine"))
     figure.canvas.draw()
     assert min(text.get_fontsize() for text in texts(figure)) >= 7
     # nothing sticks out of the page
@@ -112,6 +119,31 @@ def test_positions_draws_the_paired_differences(grids: dict[str, GridData]) -> N
     found = effects.effects(grid)["difference"].dropna()
     assert drawn == set(found) and len(found) == 6
     assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "2", "1+2"]
+
+
+def test_every_comparison_is_in_the_effect_plot_sorted_with_its_interval(grids: dict[str, GridData]) -> None:
+    grid = grids["branch_positions-1"]
+    axes = effect_plot.build(grid).axes[0]
+    found = effects.effects(grid).dropna(subset="difference").sort_values("difference")
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(found["variant"])
+    points = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]
+    assert [line.get_xdata()[0] for line in points] == list(found["difference"])
+    spans = [tuple(line.get_xdata()) for line in axes.get_lines() if len(line.get_xdata()) == 2][1:]
+    assert spans == list(zip(found["low"], found["high"], strict=True))
+    # the verdict is told by the marker as well as by its colour
+    looks = {(line.get_marker(), line.get_color()) for line in points}
+    assert len(looks) == found["verdict"].nunique() == 2
+    assert len({marker for marker, _ in looks}) == len({sum(mpl.colors.to_rgb(colour)) for _, colour in looks}) == 2
+
+
+def test_a_page_of_effects_holds_the_largest_and_says_so(grids: dict[str, GridData], monkeypatch: Any) -> None:
+    monkeypatch.setattr(effect_plot, "ROOM", 2)
+    grid = grids["branch_positions-1"]
+    figure = effect_plot.build(grid)
+    found = effects.effects(grid).set_index("variant")["difference"].dropna()
+    drawn = {label.get_text() for label in figure.axes[0].get_yticklabels()}
+    assert drawn == set(found.abs().nlargest(2).index)
+    assert any("the 2 largest of 6 differences" in text.get_text() for text in texts(figure))
 
 
 def test_methods_keep_their_colours(grids: dict[str, GridData]) -> None:
@@ -190,6 +222,18 @@ def test_figures_of_diagnostics_say_where_there_are_none_and_what_to_do(
         figure.build(partly)
     made = figure.build(dataclasses.replace(partly, allow_incomplete=True))
     assert any("NOT COMPLETE: 1 cells without diagnostics" in text.get_text() for text in texts(made))
+
+
+@pytest.mark.parametrize("seeds", [5, 3, 2, 1])
+def test_all_figures_say_seeds_and_intervals_in_the_same_words(grids: dict[str, GridData], seeds: int) -> None:
+    for name in set(catalogue.figure_names()) - {"network", "search"}:
+        grid = grids[GRIDS.get(name, "branch_positions-1")]
+        plan = dataclasses.replace(grid.plan, seeds=tuple(range(min(seeds, len(grid.plan.seeds)))))
+        grid = dataclasses.replace(grid, plan=plan)
+        words = {effects.interval_words(grid), effects.range_words(grid), effects.mean_words(grid)}
+        told = " ".join(text.get_text().replace("\n", " ") for text in texts(catalogue.figure(name)(grid)))
+        assert any(sentence in told for sentence in words), (name, words, told)
+        assert ("too few to tell" in told) == (seeds < 3), name
 
 
 def test_figures_of_diagnostics_need_side_branches(grids: dict[str, GridData]) -> None:
