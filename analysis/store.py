@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -117,6 +118,38 @@ def trials(uri: str, search_id: str, paths: Sequence[str]) -> pd.DataFrame:
     return frame.sort_values([schema.TRIAL_NUMBER, "run_id"], ignore_index=True)
 
 
+def find(uri: str, word: str) -> dict[str, Any]:
+    """Return the run that a word means: its id, the beginning of it, or its name, where one run alone has that.
+
+    Keys: run_id, name, experiment, status, `tags`, and `metrics`, the names of those that it has. StoreError where
+    there is no such run, or several.
+    """
+    with _readable(uri) as client:
+        names = {experiment.experiment_id: experiment.name for experiment in _experiments(client)}
+        found: list[Run] = []
+        if re.fullmatch(r"[0-9a-f]{2,32}", word):
+            found = _search(client, list(names), f"attributes.run_id LIKE '{word}%'")
+        if not found and "'" not in word:
+            found = _search(client, list(names), f"attributes.run_name = '{word}'")
+    if len(found) != 1:
+        what = "no run" if not found else f"{len(found)} runs"
+        named = sorted(f"{run.info.run_id} ({names[run.info.experiment_id]} {run.info.run_name})" for run in found)
+        which = f": {', '.join(named[:5])}{', ...' if len(named) > 5 else ''}" if found else ""
+        raise StoreError(
+            f"{what} of {uri} {'has the id or the name' if not found else 'are meant by'} {word!r}{which}. Give a "
+            "whole run id; the JSON beside every table names them, and so does MLflow's page of a run"
+        )
+    (run,) = found
+    return {
+        "run_id": run.info.run_id,
+        "name": run.info.run_name,
+        "experiment": names[run.info.experiment_id],
+        "status": run.info.status,
+        "tags": run.data.tags,
+        "metrics": sorted(run.data.metrics),
+    }
+
+
 def unique_cells(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the frame without copies of records that it has: a cell of several plans counts once."""
     origin = frame[schema.SOURCE_RUN].where(frame[schema.SOURCE_RUN].notna(), frame["run_id"])
@@ -164,7 +197,7 @@ def _readable(uri: str) -> Iterator[MlflowClient]:
     if path is not None and not _has_tables(Path(path)):
         raise StoreError(
             f"no tracking store at {path}. Run a grid first, as in `python -m experiments.run "
-            "grid=branch_positions`, or name another store with --store."
+            "grid=branch_positions`, or name another store (--store or store=DIR)."
         )
     # Opening a database, MLflow speaks of migrations at level INFO; a reader has no use for it.
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
@@ -187,7 +220,7 @@ def _has_tables(path: Path) -> bool:
         try:
             found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"{path} is no tracking store ({error}). Name another one with --store.") from None
+            raise StoreError(f"{path} is no tracking store ({error}). Name another (--store or store=DIR).") from None
     return found is not None
 
 
