@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import math
 import os
 import re
 import sqlite3
@@ -19,48 +18,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
-from analysis import coverage, schema
-from analysis.plan import Plan, VariantRecord
+from analysis import schema
+from analysis.plan import Plan
 from analysis.plan_record import decode_plan, plan_ids
+from analysis.rows import COLUMNS, FACTOR, TAGS, TRIAL_TAGS, cell_row, trial_row
 
-TAGS = (
-    schema.CELL_ID,
-    schema.RECIPE_ID,
-    schema.PLAN,
-    schema.GRID,
-    schema.BENCHMARK,
-    schema.VARIANT,
-    schema.ROLE,
-    schema.SEED,
-    schema.METHOD,
-    schema.ARCH,
-    schema.COMMIT,
-    schema.DIRTY,
-    schema.CODE,
-    schema.DATA,
-    schema.ATTEMPTS,
-    schema.SOURCE_RUN,
-    schema.FAILURE,
-    schema.FAILURE_MESSAGE,
-)
-TRIAL_TAGS = (
-    schema.TRIAL_ID,
-    schema.TRIAL_NUMBER,
-    schema.SEED,
-    schema.COMMIT,
-    schema.DIRTY,
-    schema.CODE,
-    schema.ATTEMPTS,
-    schema.FAILURE_MESSAGE,
-)
-COLUMNS = ("run_id", "experiment", "status", "start_time", "end_time", "artifact_uri", *TAGS)
-_STATES = {
-    "FINISHED": coverage.DONE,
-    "RUNNING": coverage.RUNNING,
-    "SCHEDULED": coverage.RUNNING,
-    "KILLED": coverage.MISSING,
-}  # of a trial, by MLflow's words
-FACTOR = "factor."  # prefix of the columns that hold a plan's factors
 _PAGE = 1000  # runs a query
 _BATCH = 500  # runs a query of histories: below the variables that SQLite takes in one statement
 _NO_LIMIT = 2**31 - 1
@@ -88,7 +50,7 @@ def runs(uri: str, plan: Plan | None = None) -> pd.DataFrame:
         names = {experiment.experiment_id: experiment.name for experiment in experiments}
         variants = {(p.plan_id, variant.name): variant for p in known for variant in p.variants}
         found = _search(client, list(names), f"tags.{schema.PLAN} = '{plan.plan_id}'" if plan else "")
-    rows = [_row(run, names[run.info.experiment_id], variants) for run in found if schema.CELL_ID in run.data.tags]
+    rows = [cell_row(run, names[run.info.experiment_id], variants) for run in found if schema.CELL_ID in run.data.tags]
     factors = dict.fromkeys(FACTOR + name for p in known for name in p.factors)
     metrics = sorted({name for run in found for name in run.data.metrics})
     frame = pd.DataFrame(rows, columns=[*COLUMNS, schema.EPOCHS, *factors, *metrics])
@@ -114,7 +76,7 @@ def trials(uri: str, search_id: str, paths: Sequence[str]) -> pd.DataFrame:
             client, [e.experiment_id for e in _experiments(client)], f"tags.{schema.SEARCH} = '{search_id}'"
         )
     columns = ["run_id", "status", "state", *TRIAL_TAGS, schema.EPOCHS, schema.VAL_TOP1, *paths]
-    frame = pd.DataFrame([_trial(run, paths) for run in found], columns=columns)
+    frame = pd.DataFrame([trial_row(run, paths) for run in found], columns=columns)
     return frame.sort_values([schema.TRIAL_NUMBER, "run_id"], ignore_index=True)
 
 
@@ -254,45 +216,6 @@ def _search(client: MlflowClient, experiment_ids: list[str], condition: str) -> 
         found += page
         token = page.token or None
     return found
-
-
-def _row(run: Run, experiment: str, variants: dict[tuple[str, str], VariantRecord]) -> dict[str, Any]:
-    tags = run.data.tags
-    variant = variants.get((tags.get(schema.PLAN, ""), tags.get(schema.VARIANT, "")))
-    epochs = run.data.params.get(schema.EPOCHS)
-    row: dict[str, Any] = {name: tags.get(name) for name in TAGS}
-    row[schema.SEED] = int(tags[schema.SEED])
-    row[schema.DIRTY] = tags.get(schema.DIRTY) == "true"
-    row[schema.ATTEMPTS] = int(tags[schema.ATTEMPTS]) if schema.ATTEMPTS in tags else None
-    row |= {
-        "run_id": run.info.run_id,
-        "experiment": experiment,
-        "status": run.info.status,
-        "start_time": run.info.start_time,
-        "end_time": run.info.end_time,
-        "artifact_uri": run.info.artifact_uri,
-        schema.EPOCHS: int(epochs) if epochs else None,
-    }
-    # Params are strings; the plan knows the levels' own types. A variant that left the plan keeps no factors.
-    row |= {FACTOR + name: level for name, level in (variant.factors if variant else {}).items()}
-    return row | run.data.metrics
-
-
-def _trial(run: Run, paths: Sequence[str]) -> dict[str, Any]:
-    tags, params = run.data.tags, run.data.params
-    row: dict[str, Any] = {name: tags.get(name) for name in TRIAL_TAGS}
-    pruned = tags.get(schema.PRUNED)
-    row |= {
-        "run_id": run.info.run_id,
-        "status": run.info.status,
-        "state": coverage.PRUNED if pruned else _STATES.get(run.info.status, coverage.FAILED),
-        schema.TRIAL_NUMBER: int(tags[schema.TRIAL_NUMBER]),
-        schema.ATTEMPTS: int(tags[schema.ATTEMPTS]),
-        schema.DIRTY: tags.get(schema.DIRTY) == "true",
-        schema.EPOCHS: int(pruned or params[schema.EPOCHS]),
-        schema.VAL_TOP1: run.data.metrics.get(schema.VAL_TOP1, math.nan),
-    }
-    return row | {path: float(params[path]) for path in paths}
 
 
 def _histories(client: MlflowClient, run_ids: list[str], metric: str) -> Iterable[tuple[str, Any]]:

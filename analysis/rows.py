@@ -1,0 +1,101 @@
+"""A row of a frame from an MLflow run: a cell's, or that of a trial of a search."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from analysis import coverage, schema
+from analysis.plan import VariantRecord
+
+T = TypeVar("T")
+
+TAGS = (
+    schema.CELL_ID,
+    schema.RECIPE_ID,
+    schema.PLAN,
+    schema.GRID,
+    schema.BENCHMARK,
+    schema.VARIANT,
+    schema.ROLE,
+    schema.SEED,
+    schema.METHOD,
+    schema.ARCH,
+    schema.COMMIT,
+    schema.DIRTY,
+    schema.CODE,
+    schema.DATA,
+    schema.ATTEMPTS,
+    schema.SOURCE_RUN,
+    schema.FAILURE,
+    schema.FAILURE_MESSAGE,
+)
+TRIAL_TAGS = (
+    schema.TRIAL_ID,
+    schema.TRIAL_NUMBER,
+    schema.SEED,
+    schema.COMMIT,
+    schema.DIRTY,
+    schema.CODE,
+    schema.ATTEMPTS,
+    schema.FAILURE_MESSAGE,
+)
+COLUMNS = ("run_id", "experiment", "status", "start_time", "end_time", "artifact_uri", *TAGS)
+_STATES = {
+    "FINISHED": coverage.DONE,
+    "RUNNING": coverage.RUNNING,
+    "SCHEDULED": coverage.RUNNING,
+    "KILLED": coverage.MISSING,
+}  # of a trial, by MLflow's words
+FACTOR = "factor."  # prefix of the columns that hold a plan's factors
+
+
+def cell_row(run: Any, experiment: str, variants: dict[tuple[str, str], VariantRecord]) -> dict[str, Any]:
+    """Return the row of a cell's run, see `store.runs`. ValueError where its record is damaged."""
+    tags = run.data.tags
+    variant = variants.get((tags.get(schema.PLAN, ""), tags.get(schema.VARIANT, "")))
+    epochs = run.data.params.get(schema.EPOCHS)
+    row: dict[str, Any] = {name: tags.get(name) for name in TAGS}
+    row[schema.SEED] = _read(run, tags, schema.SEED, int)
+    row[schema.DIRTY] = tags.get(schema.DIRTY) == "true"
+    row[schema.ATTEMPTS] = _read(run, tags, schema.ATTEMPTS, int) if schema.ATTEMPTS in tags else None
+    row |= {
+        "run_id": run.info.run_id,
+        "experiment": experiment,
+        "status": run.info.status,
+        "start_time": run.info.start_time,
+        "end_time": run.info.end_time,
+        "artifact_uri": run.info.artifact_uri,
+        schema.EPOCHS: _read(run, run.data.params, schema.EPOCHS, int) if epochs else None,
+    }
+    # Params are strings; the plan knows the levels' own types. A variant that left the plan keeps no factors.
+    row |= {FACTOR + name: level for name, level in (variant.factors if variant else {}).items()}
+    return row | run.data.metrics
+
+
+def trial_row(run: Any, paths: Sequence[str]) -> dict[str, Any]:
+    """Return the row of a trial's run, see `store.trials`. ValueError where its record is damaged."""
+    tags, params = run.data.tags, run.data.params
+    row: dict[str, Any] = {name: tags.get(name) for name in TRIAL_TAGS}
+    pruned = tags.get(schema.PRUNED)
+    row |= {
+        "run_id": run.info.run_id,
+        "status": run.info.status,
+        "state": coverage.PRUNED if pruned else _STATES.get(run.info.status, coverage.FAILED),
+        schema.TRIAL_NUMBER: _read(run, tags, schema.TRIAL_NUMBER, int),
+        schema.ATTEMPTS: _read(run, tags, schema.ATTEMPTS, int),
+        schema.DIRTY: tags.get(schema.DIRTY) == "true",
+        schema.EPOCHS: _read(run, tags, schema.PRUNED, int) if pruned else _read(run, params, schema.EPOCHS, int),
+        schema.VAL_TOP1: run.data.metrics.get(schema.VAL_TOP1, math.nan),
+    }
+    return row | {path: _read(run, params, path, float) for path in paths}
+
+
+def _read(run: Any, values: Mapping[str, str], name: str, convert: Callable[[str], T]) -> T:
+    """A tag or a param as what it must be. ValueError names the run where it was damaged or made by somebody else."""
+    try:
+        return convert(values[name])
+    except (KeyError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"the record of run {run.info.run_id} ({run.info.run_name}) is damaged: {name} is "
+            f"{values.get(name, 'missing')!r}. Delete this run in MLflow; its grid trains the cell again"
+        ) from error
