@@ -69,7 +69,7 @@ def cell_row(run: Any, experiment: str, variants: dict[tuple[str, str], VariantR
     }
     # Params are strings; the plan knows the levels' own types. A variant that left the plan keeps no factors.
     row |= {FACTOR + name: level for name, level in (variant.factors if variant else {}).items()}
-    return row | run.data.metrics
+    return {**row, **run.data.metrics}
 
 
 def trial_row(run: Any, paths: Sequence[str]) -> dict[str, Any]:
