@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dhm.network import Heads
-from dhm.recipe import Recipe
+from dhm.recipe import MimicSpec, Recipe
 from dhm.registry import Registry
 from dhm.steps import Step, pairs, whole
 
@@ -59,7 +59,7 @@ def objective(heads: Heads, labels: Tensor, recipe: Recipe, step: Step | None = 
     """
     step = step or whole(recipe)
     logits = heads.stacked()
-    total = logits.new_zeros(())
+    weighted: list[Tensor] = []
     parts: list[Terms] = []
     for name, weight in weights(recipe).items():
         if name == "mimic":
@@ -69,11 +69,12 @@ def objective(heads: Heads, labels: Tensor, recipe: Recipe, step: Step | None = 
         with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
             part = TERMS.get(name)(logits, labels, step)
         if weight != 0:
-            values = part.values if part.scale is None else part.values * part.scale
-            total = total + weight * values.sum()
+            total = (part.values if part.scale is None else part.values * part.scale).sum()
+            weighted.append(total if weight == 1 else weight * total)
         parts.append(part)
     names = tuple(name for part in parts for name in part.names)
-    return Loss(total, Terms(names, torch.cat([part.values.detach() for part in parts])))
+    values = torch.cat([part.values for part in parts]).detach()
+    return Loss(functools.reduce(torch.add, weighted), Terms(names, values))
 
 
 @functools.cache
@@ -106,12 +107,19 @@ def mimicking(logits: Tensor, labels: Tensor, step: Step) -> Terms:
         logits, temperature=mimic.temperature, smoothing=mimic.smoothing, stop_gradient=mimic.stop_gradient
     )
     terms = pairs(mimic, step.heads)
-    place = {head: index for index, head in enumerate(step.heads)}
-    chosen = [place[student] * len(place) + place[teacher] for student, teacher, _ in terms]
     factors = [0.0 if f"{a}.{b}" in step.stopped else weight for a, b, weight in terms]
     names = tuple(f"mimic/{student}.{teacher}" for student, teacher, _ in terms)
     scale = _scale(step, [(student, teacher) for student, teacher, _ in terms], logits, factors)
-    return Terms(names, matrix.flatten()[torch.tensor(chosen, device=matrix.device, dtype=torch.long)], scale)
+    return Terms(names, matrix.flatten()[_places(mimic, step.heads, matrix.device)], scale)
+
+
+@functools.lru_cache(maxsize=256)
+def _places(mimic: MimicSpec, heads: tuple[str, ...], device: torch.device) -> Tensor:
+    """Where the pairs stand in the flat matrix of heads, (n,); kept, as each copy to a GPU would hold up the step."""
+    row = {head: index for index, head in enumerate(heads)}
+    chosen = [row[student] * len(heads) + row[teacher] for student, teacher, _ in pairs(mimic, heads)]
+    with torch.inference_mode(mode=False):  # a tensor made in inference could not serve training later
+        return torch.tensor(chosen, device=device, dtype=torch.long)
 
 
 def _scale(step: Step, heads: list[tuple[str, ...]], like: Tensor, factors: list[float] | None = None) -> Tensor | None:
@@ -140,17 +148,20 @@ def mimicking_matrix(
     Returns:
         (H, H), the diagonal 0.
     """
+    if temperature != 1:
+        logits = logits / temperature
     if smoothing > 0:
         classes = logits.shape[-1]
-        probabilities = torch.softmax(logits / temperature, -1).add(smoothing).div(1 + classes * smoothing)
+        probabilities = torch.softmax(logits, -1).add(smoothing).div(1 + classes * smoothing)
         logs = probabilities.log()
     else:
-        logs = torch.log_softmax(logits / temperature, -1)
+        logs = torch.log_softmax(logits, -1)
         probabilities = logs.exp()
     teachers, teacher_logs = (probabilities.detach(), logs.detach()) if stop_gradient else (probabilities, logs)
     # Differences of logs before the sum: the KL of heads that agree is lost in rounding otherwise.
     gaps = teacher_logs.unsqueeze(0) - logs.unsqueeze(1)
-    return (teachers.unsqueeze(0) * gaps).sum(-1).mean(-1) * temperature**2
+    matrix = (teachers.unsqueeze(0) * gaps).sum(-1).mean(-1)
+    return matrix if temperature == 1 else matrix * temperature**2
 
 
 TERMS.register("ce", cross_entropy)
