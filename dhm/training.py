@@ -128,7 +128,7 @@ class Training:
         }
         network = build_network(recipe, in_channels=self.data.channels, num_classes=self.data.num_classes, seed=seed)
         layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
-        self.network = network.to(self.device, memory_format=layout)
+        self.network = network.to(self.device).to(memory_format=layout)
         if runtime.compile:
             self.network.compile()  # in place: names in state dicts stay
         self.optimiser = make_optimiser(self.network.parameters(), recipe.optim)

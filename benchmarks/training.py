@@ -1,0 +1,152 @@
+"""Training steps, ours and the released way, in turn in one process: images a second, ratios, peak memory.
+
+    python -m benchmarks.training [--rounds 5] [--threads 2] [--only resnet32] [--out benchmarks/results/training.json]
+
+Full DHM with the released side branches on images of 32 by 32 in 100 classes, the data included: a step of ours comes
+out of `dhm.engine.train_one_epoch`; one of the released way takes its batch from a DataLoader that is under way. Every
+round takes some steps of each arm; the ratio is that of the medians over rounds, the range that of the rounds' own. Each arm's peak memory is that of a process of its own that takes two steps.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.machine import describe
+from benchmarks.released_way import ReleasedWay, loader
+from dhm.data import RawData
+from dhm.engine import train_one_epoch
+from dhm.recipe import Recipe
+from dhm.training import Runtime, Training
+from experiments.benchmarks import BENCHMARKS
+
+SETTINGS = (("resnet32", 128, 3), ("resnet110", 32, 3), ("densenet_40_12", 32, 2), ("wrn_16_8", 16, 2))
+RELEASED = "released way"
+OURS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "ours": ({}, {}),
+    "channels_last": ({"channels_last": True}, {}),
+    "channels_last, bf16": ({"channels_last": True}, {"precision": "bf16"}),
+}
+CLASSES = 100
+
+
+def recipe_of(arch: str, batch_size: int) -> Recipe:
+    """DHM on CIFAR-100 at a batch size; without dropout, as the released code runs."""
+    recipe = BENCHMARKS.get("cifar100").base(arch, "released")
+    return dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, batch_size=batch_size))
+
+
+def images(count: int) -> RawData:
+    """Random pixels and labels in the shape of CIFAR-100."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(count) % CLASSES
+    test_images, test_labels = pixels[:CLASSES], labels[:CLASSES]
+    return RawData(
+        train_images=pixels,
+        train_labels=labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        classes=tuple(f"class {number}" for number in range(CLASSES)),
+    )
+
+
+def arm(name: str, recipe: Recipe, steps: int, threads: int, rounds: int) -> Callable[[], None]:
+    """Something that takes `steps` steps when it is called, `rounds` times at most."""
+    batch = recipe.optim.batch_size
+    if name == RELEASED:
+        released = ReleasedWay(recipe, 0, in_channels=3, num_classes=CLASSES)
+        batches = iter(loader(images(batch * steps), recipe, length=batch * steps * (rounds + 1)))
+        return lambda: void(released.train(itertools.islice(batches, steps)))
+    runtime, changes = OURS[name]
+    training = Training(
+        dataclasses.replace(recipe, **changes), 0, Runtime(threads=threads, **runtime), images(batch * steps)
+    )
+    return lambda: void(train_one_epoch(training))
+
+
+def void(_: object) -> None:
+    """Drop a result."""
+
+
+def measure(arch: str, batch_size: int, steps: int, *, rounds: int, threads: int) -> dict[str, Any]:
+    """Images a second and memory of every arm, and how each compares with the released way."""
+    recipe = recipe_of(arch, batch_size)
+    arms = {name: arm(name, recipe, steps, threads, rounds + 1) for name in (RELEASED, *OURS)}
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(rounds + 1):
+        for name, take in arms.items():
+            started = time.perf_counter()
+            take()
+            if turn:  # the first one warms up
+                seconds[name].append(time.perf_counter() - started)
+    found: dict[str, Any] = {}
+    for name, times in seconds.items():
+        ratios = [theirs / own for theirs, own in zip(seconds[RELEASED], times, strict=True)]
+        found[name] = {
+            "images_per_s": batch_size * steps / median(times),
+            "ratio": median(seconds[RELEASED]) / median(times),
+            "ratio_range": [min(ratios), max(ratios)],
+            "peak_mib": peak(name, arch, batch_size, threads),
+        }
+    return {"batch_size": batch_size, "steps": steps, "arms": found}
+
+
+def peak(name: str, arch: str, batch_size: int, threads: int) -> float:
+    """Peak memory in MiB of a process that takes two steps, less what it had before."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak, name, arch, batch_size, threads).result()
+
+
+def _peak(name: str, arch: str, batch_size: int, threads: int) -> float:
+    torch.set_num_threads(threads)
+    before = _high_water()
+    arm(name, recipe_of(arch, batch_size), 2, threads, 1)()
+    return _high_water() - before
+
+
+def _high_water() -> float:
+    """The most memory that this process has held, in MiB. (`getrusage` tells a spawned child its parent's.)"""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def main() -> None:
+    """Measure, print, and write the figures with the machine that they are from."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=[arch for arch, _, _ in SETTINGS])
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/training.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    results: dict[str, Any] = {}
+    machine = describe(threads=options.threads)
+    for arch, batch_size, steps in SETTINGS:
+        if options.only not in (None, arch):
+            continue
+        results[arch] = measure(arch, batch_size, steps, rounds=options.rounds, threads=options.threads)
+        for name, figures in results[arch]["arms"].items():
+            low, high = figures["ratio_range"]
+            print(
+                f"{arch:15} {name:20} {figures['images_per_s']:8.1f} images/s  x {figures['ratio']:.2f} "
+                f"({low:.2f} to {high:.2f})  {figures['peak_mib']:7.0f} MiB",
+                flush=True,
+            )
+    command = f"python -m benchmarks.training --rounds {options.rounds} --threads {options.threads}"
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"command": command, "machine": machine, "settings": results}, indent=1) + "\n")
+    print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()
