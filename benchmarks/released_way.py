@@ -7,6 +7,7 @@ initial weights and the objective are those of the recipe.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 def loader(raw: RawData, recipe: Recipe, *, length: int) -> DataLoader[tuple[Tensor, Tensor]]:
     """Shuffled batches of normalised float32 images (B, C, H, W) and labels (B,)."""
-    images = Images(raw, recipe, length)
+    images: Any = Images(raw, recipe, length)  # its items are one image and one label; the loader stacks them
     return DataLoader(images, batch_size=recipe.optim.batch_size, shuffle=True, num_workers=WORKERS)
 
 

@@ -4,7 +4,8 @@
 
 Full DHM with the released side branches on images of 32 by 32 in 100 classes, the data included: a step of ours comes
 out of `dhm.engine.train_one_epoch`; one of the released way takes its batch from a DataLoader that is under way. Every
-round takes some steps of each arm; the ratio is that of the medians over rounds, the range that of the rounds' own. Each arm's peak memory is that of a process of its own that takes two steps.
+round takes some steps of each arm; the ratio is that of the medians over rounds, the range that of the rounds' own.
+Each arm's peak memory is that of a process of its own that takes two steps.
 """
 
 import argparse

@@ -54,7 +54,7 @@ def help_page(console: Console) -> None:
             "grid, benchmark": "what is studied, and on what; without a grid: lists both",
             "seeds": "how many, or a list",
             "recipe": "; ".join(f"{name}: {text}" for name, text in RECIPES.items()),
-            "arch, epochs, optim.*, data.*, mimic.*, ...": "any field of the recipe, by its name in dhm/recipe.py",
+            "arch, epochs, optim.lr, ...": "any field of the recipe, by its name in dhm/recipe.py",
             "factors.NAME": f"levels of a factor of the grid: {', '.join(FACTORS)}, or a recipe field",
             "data.root": "folder of the images",
             "diagnostics.every": "epochs between measurements of how far heads agree; 0 is none",
@@ -63,7 +63,8 @@ def help_page(console: Console) -> None:
             "retry": "failed: run failed cells again; stale: those that other code made",
             "pool.gpus": "auto, all, none, how many, or a list",
             "pool.gpus_per_run": "replicas of every run, which share its batches, a GPU each; part of the recipe",
-            "pool.*": "slots_per_gpu, cpu_slots (0: as many as cores), threads, workers (decode images)",
+            "pool.*": "slots_per_gpu, cpu_slots (0: as many as cores), threads, workers (decode images), channels_last, compile, "
+            "deterministic",
             "store, results": "folders of the record and of tables and figures",
             "allow_incomplete=true": "tables of a grid that is not complete, whose captions say so",
             "grid_dir": "folder with grids of your own, YAML",

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from dhm.diagnostics import Diagnostics
 from dhm.replicas import check
-from dhm.training import Callback
+from dhm.training import Callback, Runtime
 from experiments import config, report
 from experiments.grid import GRIDS, Plan
 from experiments.pool import Slot
@@ -78,10 +78,14 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
     options = Options(
         retries=_at_least(settings.study.retries, 0, "study.retries"),
         retry=settings.retry,
-        threads=_at_least(settings.pool.threads, 1, "pool.threads"),
-        workers=_workers(settings.pool.workers, places),
-        deterministic=settings.pool.deterministic,
-        data_root=root,
+        runtime=Runtime(
+            threads=_at_least(settings.pool.threads, 1, "pool.threads"),
+            workers=_workers(settings.pool.workers, places),
+            data_root=root,
+            deterministic=settings.pool.deterministic,
+            channels_last=settings.pool.channels_last,
+            compile=settings.pool.compile,
+        ),
         callbacks=_diagnostics(settings),
     )
     if settings.plan:

@@ -6,7 +6,6 @@ Ask and tell happen in this process's main thread alone, so no cell is claimed t
 import collections
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -38,18 +37,13 @@ class Options:
     Args:
         retries: how often a cell that was lost or ran out of memory is started again without having got further.
         retry: which cells that have a record are made anew: `failed`, `stale`, or none.
-        threads: of a run on a CPU.
-        workers: of a run, see `Runtime`.
-        deterministic: see `Runtime`.
+        runtime: of every run; its device, cache, checkpoint and parts are each cell's own.
         callbacks: what else is done in every run, such as measurements; each run gets its own copies.
     """
 
     retries: int = 2
     retry: str | None = None
-    threads: int = 1
-    workers: int = 0
-    deterministic: bool = True
-    data_root: Path | None = None
+    runtime: Runtime = dataclasses.field(default_factory=Runtime)
     callbacks: Sequence[Callback] = ()
 
 
@@ -155,23 +149,20 @@ class Runner:
         measured, topology = self._network(recipe)
         environment = {
             **self._provenance.environment,
-            "threads": options.threads,
+            "threads": options.runtime.threads,
             "slot": slot.name,
-            "deterministic": options.deterministic,
+            "deterministic": options.runtime.deterministic,
             "diagnostics": next((c.settings for c in options.callbacks if isinstance(c, Diagnostics)), None),
         }
         return Job(
             cell_id=cell.cell_id,
             recipe=recipe,
             seed=cell.seed,
-            runtime=Runtime(
+            runtime=dataclasses.replace(
+                options.runtime,
                 device=slot.device,
-                threads=options.threads,
-                workers=options.workers,
-                data_root=options.data_root,
                 cache=self._stores.cache,
                 checkpoint=self._stores.checkpoint(cell.cell_id),
-                deterministic=options.deterministic,
                 parts=cell.parts,
             ),
             record=RecordInfo(

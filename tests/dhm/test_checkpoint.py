@@ -10,9 +10,10 @@ import torch
 from dhm import checkpoint
 from dhm.checkpoint import DamagedError, load, load_newest, previous, remove, save
 from dhm.data import RawData
+from dhm.engine import fit
 from dhm.fields import replace_at
 from dhm.recipe import DataSpec, OptimSpec, Recipe
-from dhm.training import EpochRecord, Runtime, Training
+from dhm.training import Callback, EpochRecord, Runtime, Training
 
 RECIPE = Recipe(arch="resnet8", epochs=2, data=DataSpec(name="digits", train_size=20), optim=OptimSpec(batch_size=10))
 
@@ -260,3 +261,20 @@ def test_a_save_that_fails_leaves_no_piece_behind(path: Path, monkeypatch: pytes
     with pytest.raises(OSError, match="No space"):
         save(path, state(1))
     assert [file.name for file in path.parent.iterdir()] == ["run.pt"]
+
+
+def test_a_run_in_channels_last_goes_on_to_the_same_bits(tmp_path: Path, few_digits: RawData) -> None:
+    whole = fit(RECIPE, 0, Runtime(channels_last=True), data=few_digits)
+    runtime = Runtime(channels_last=True, checkpoint=tmp_path / "run.pt")
+
+    class Leave(Callback):
+        def on_epoch_end(self, training: Training) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(RECIPE, 0, runtime, [Leave()], few_digits)
+    resumed = fit(RECIPE, 0, runtime, data=few_digits)
+    convolution = next(p for p in resumed.network.parameters() if p.dim() == 4 and p.shape[1] > 1)
+    assert convolution.is_contiguous(memory_format=torch.channels_last)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(resumed.network.state_dict()[name], value), name
