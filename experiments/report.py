@@ -63,8 +63,8 @@ def help_page(console: Console) -> None:
             "retry": "failed: run failed cells again; stale: those that other code made",
             "pool.gpus": "auto, all, none, how many, or a list",
             "pool.gpus_per_run": "replicas of every run, which share its batches, a GPU each; part of the recipe",
-            "pool.*": "slots_per_gpu, cpu_slots (0: as many as cores), threads, workers (decode images), channels_last, compile, "
-            "deterministic",
+            "pool.*": "slots_per_gpu, cpu_slots (0: as many as cores), threads, workers (decode images), "
+            "channels_last, compile, deterministic",
             "store, results": "folders of the record and of tables and figures",
             "allow_incomplete=true": "tables of a grid that is not complete, whose captions say so",
             "grid_dir": "folder with grids of your own, YAML",
