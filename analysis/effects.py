@@ -7,7 +7,7 @@ from analysis.data import GridData, records
 
 COLUMNS = (
     "variant", "against", "seeds", "mean", "sd", "mean_low", "mean_high", "best",
-    "pairs", "difference", "low", "high", "d_z", "p", "p_holm", "verdict",
+    "pairs", "difference", "sd_difference", "low", "high", "d_z", "p", "p_holm", "verdict",
 )  # fmt: skip
 
 
@@ -35,8 +35,9 @@ def effects(grid: GridData) -> pd.DataFrame:
         if plan.is_arm(variant.name):
             against = plan.baseline_of(variant.name)
             result = stats.paired(errors, grid.by_seed(against))
-            row |= {"against": against, "pairs": result.n, "difference": result.mean, "low": result.low}
-            row |= {"high": result.high, "d_z": result.d_z, "p": result.p}
+            row |= {"against": against, "pairs": result.n, "difference": result.mean}
+            row |= {"sd_difference": result.sd, "low": result.low, "high": result.high}
+            row |= {"d_z": result.d_z, "p": result.p}
         rows.append(row)
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame["against"] = frame["against"].astype(object).where(frame["against"].notna(), None)

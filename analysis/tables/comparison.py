@@ -1,8 +1,12 @@
 """Every variant's error, and its paired difference to the baseline with a verdict: the table of any grid."""
 
-from analysis import schema
-from analysis.data import GridData
-from analysis.effects import effects
+import math
+
+import pandas as pd
+
+from analysis import power, schema, stats
+from analysis.data import GridData, records
+from analysis.effects import differences, effects
 from analysis.tables.table import NONE, Column, Row, Table, decimals, number, p_value, provenance, seed_words
 
 
@@ -10,6 +14,7 @@ def build(grid: GridData) -> Table:
     """Build the table, baselines first, then the grid's order. IncompleteError where the grid is not complete."""
     frame = effects(grid)
     places = decimals(frame["sd"])
+    reach = _reach(grid, frame)
     columns = [
         Column("variant", lambda row: str(row["variant"]), "l"),
         Column("seeds", lambda row: str(row["seeds"])),
@@ -30,12 +35,13 @@ def build(grid: GridData) -> Table:
     }
     return Table(
         name=f"{grid.plan.benchmark}-{grid.plan.grid}-comparison",
-        frame=frame.drop(columns=["mean_low", "mean_high"]),
+        frame=frame.drop(columns=["mean_low", "mean_high"]).assign(**reach),
         columns=tuple(columns),
         caption=_caption(
             grid,
             int(frame["p"].notna().sum()),
             [str(name) for name in frame["against"].dropna().unique()] or [grid.plan.baseline],
+            _reach_words(reach, places),
         ),
         sources=sources,
     )
@@ -54,6 +60,47 @@ def _error(row: Row, places: int) -> str:
     return number(row["mean"], places) + ("" if spread == NONE else f" ± {spread}")
 
 
+def _reach(grid: GridData, frame: pd.DataFrame) -> dict[str, list[float]]:
+    """Return columns: the bootstrap's limits, what the seeds at hand could show, and how many seeds would show what.
+
+    Needed are seeds for the difference that was found, and for half a point.
+    """
+    found: dict[str, list[float]] = {
+        name: [] for name in ("boot_low", "boot_high", "detectable", "seeds_needed", "seeds_for_half_point")
+    }
+    for row in records(frame):
+        arm = row["against"] is not None
+        low, high = stats.bootstrap(list(differences(grid, row["variant"]).values()) if arm else [])
+        sd, pairs = row["sd_difference"], row["pairs"]
+        numbers = (
+            low,
+            high,
+            power.detectable(sd, int(pairs)) if arm else math.nan,
+            power.seeds_needed(row["difference"], sd),
+            power.seeds_needed(power.HALF_POINT, sd),
+        )
+        for column, value in zip(found.values(), numbers, strict=True):
+            column.append(value)
+    return found
+
+
+def _reach_words(reach: dict[str, list[float]], places: int) -> str:
+    """Say what the seeds at hand could show, and how many would show half a point."""
+    shown = sorted({number(value, places) for value in reach["detectable"]} - {NONE}, key=float)
+    needed = sorted({value for value in reach["seeds_for_half_point"] if not math.isnan(value)})
+    if not shown:
+        return ""
+    ends = [f"{value:,.0f}" if math.isfinite(value) else f"more than {power.MOST_SEEDS:,}" for value in needed]
+    return (
+        f"With {power.POWER * 100:.0f} % power (two-sided 5 %, one comparison by itself) these seeds show "
+        f"a difference of {_range(shown)} points; {power.HALF_POINT:g} points would need {_range(ends)} seeds."
+    )
+
+
+def _range(texts: list[str]) -> str:
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
+
+
 def _training(grid: GridData) -> str:
     """Say which backbones were trained, and for how many epochs."""
     archs = list(dict.fromkeys(variant.arch for variant in grid.plan.variants))
@@ -65,7 +112,7 @@ def _training(grid: GridData) -> str:
     return f"{told}, {count} epoch{'s' if epochs[-1] > 1 else ''}"
 
 
-def _caption(grid: GridData, tests: int, baselines: list[str]) -> str:
+def _caption(grid: GridData, tests: int, baselines: list[str], reach: str) -> str:
     plan = grid.plan
     against = baselines[0] if len(baselines) == 1 else "the baseline named"
     told = [
@@ -77,7 +124,7 @@ def _caption(grid: GridData, tests: int, baselines: list[str]) -> str:
     if tests:
         told.append(
             f"p is the paired t test's; the verdict goes by Holm's correction over {tests} comparison"
-            f"{'s' if tests > 1 else ''} at 0.05."
+            f"{'s' if tests > 1 else ''} at 0.05. {reach}".strip()
         )
     told.append("Best epoch: mean over seeds of the lowest test error of any epoch, which is chosen on the test set.")
     if plan.overrides:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from analysis import stats
+from analysis import power, stats
 
 
 @pytest.mark.parametrize("n", [3, 5, 20])
@@ -73,3 +73,63 @@ def test_interval_of_a_mean_agrees_with_scipy() -> None:
     assert stats.interval(values) == pytest.approx((np.mean(values), low, high))
     assert math.isnan(stats.interval([1.0, 2.0])[1])
     assert math.isnan(stats.interval([])[0])
+
+
+@pytest.mark.parametrize("n", [5, 12, 40])
+def test_the_bootstrap_agrees_with_scipy(n: int) -> None:
+    values = np.random.default_rng(n).exponential(2, n)
+    draw = np.random.default_rng(1)
+    told = reference.bootstrap((values,), np.mean, method="BCa", n_resamples=20_000, rng=draw).confidence_interval
+    low, high = stats.bootstrap(values)
+    # Two draws of resamples differ a little in their outermost quantiles.
+    assert (low, high) == pytest.approx((told.low, told.high), abs=0.05 * (told.high - told.low))
+    assert stats.bootstrap(values) == (low, high), "the same differences have the same limits"
+
+
+def test_the_bootstrap_has_no_limits_where_it_does_not_apply() -> None:
+    for values in ([], [1.0, 2.0], [1.5] * 5, [0.0] * 5):
+        assert all(map(math.isnan, stats.bootstrap(values)))
+
+
+def test_the_paired_interval_of_a_worked_example() -> None:
+    # Student's own data (1908): hours of sleep gained by ten patients, two drugs; differences with mean 1.58 and
+    # deviation 1.23, t = 4.06 with 9 degrees of freedom, p = 0.0028, interval 0.70 to 2.46.
+    first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+    second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+    found = stats.paired(dict(enumerate(second)), dict(enumerate(first)))
+    assert (found.mean, found.sd) == pytest.approx((1.58, 1.23), abs=0.001)
+    assert found.d_z * math.sqrt(10) == pytest.approx(4.0621, abs=1e-4)
+    assert found.p == pytest.approx(0.00283, abs=1e-5)
+    assert (found.low, found.high) == pytest.approx((0.7001, 2.4599), abs=1e-4)
+
+
+@pytest.mark.parametrize(("n", "d_z"), [(3, 0.5), (5, 1.0), (5, 2.0), (20, 0.5), (200, 0.1)])
+def test_power_is_that_of_the_noncentral_t(n: int, d_z: float) -> None:
+    bound, shift = reference.t.ppf(0.975, n - 1), d_z * math.sqrt(n)
+    expected = reference.nct.sf(bound, n - 1, shift) + reference.nct.cdf(-bound, n - 1, shift)
+    assert power.power(d_z, n) == pytest.approx(expected, abs=1e-5)
+    assert power.power(-d_z, n) == power.power(d_z, n)
+
+
+def test_seeds_needed_of_textbook_effects() -> None:
+    # Cohen's small, medium and large effect in a paired t test at 80 % power.
+    assert [power.seeds_needed(d, 1.0) for d in (0.2, 0.5, 0.8)] == [199, 34, 15]
+    assert power.seeds_needed(-1.0, 2.0) == 34, "in units of the deviation, whichever its sign"
+    assert power.seeds_needed(0.0, 1.0) == power.seeds_needed(1e-4, 1.0) == math.inf
+    assert math.isnan(power.seeds_needed(1.0, math.nan)) and math.isnan(power.seeds_needed(1.0, 0.0))
+    assert power.seeds_needed(1000.0, 1.0) == stats.MIN_PAIRS
+
+
+@pytest.mark.parametrize("n", [3, 5, 20])
+def test_what_can_be_detected_has_just_that_power(n: int) -> None:
+    least = power.detectable(2.0, n)
+    assert power.power(least / 2.0, n) == pytest.approx(0.8, abs=1e-6)
+    assert power.seeds_needed(least * 1.001, 2.0) == n
+    assert math.isnan(power.detectable(1.0, 2)) and math.isnan(power.detectable(math.nan, 5))
+
+
+def test_power_is_how_often_differences_are_shown() -> None:
+    draw = np.random.default_rng(3)
+    samples = draw.normal(power.detectable(1.0, 5), 1.0, (4000, 5))
+    shown = np.mean(reference.ttest_1samp(samples, 0.0, axis=1).pvalue < 0.05)
+    assert shown == pytest.approx(0.8, abs=0.02)

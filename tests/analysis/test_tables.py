@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats as reference
 
-from analysis import catalogue, schema, store
+from analysis import catalogue, power, schema, store
 from analysis.data import GridData
 from analysis.tables import comparison, cost, coverage
 from analysis.tables.render import FORMATS, csv, escape, latex, markdown
@@ -159,3 +159,15 @@ def test_latex_compiles(grids: dict[str, GridData], tmp_path: Path) -> None:
 
 def test_formats_are_those_that_readme_readers_need() -> None:
     assert set(FORMATS) == {".md", ".csv", ".tex"}
+
+
+def test_the_comparison_says_what_its_seeds_can_show(grids: dict[str, GridData]) -> None:
+    grid = grids["methods-1"]
+    table = comparison.build(grid)
+    row = table.frame.set_index("variant").loc["dhm"]
+    away = errors(grid, "dhm") - errors(grid, "plain")
+    assert row["detectable"] == pytest.approx(power.detectable(away.std(ddof=1), 5))
+    assert row["seeds_needed"] == power.seeds_needed(away.mean(), away.std(ddof=1))
+    assert row["boot_low"] > row["low"] and row["boot_high"] < row["high"]
+    spans = sorted(number(value, 2) for value in table.frame["detectable"].dropna())
+    assert f"these seeds show a difference of {spans[0]} to {spans[1]} points" in table.caption
