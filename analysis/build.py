@@ -14,6 +14,7 @@ from analysis import catalogue, coverage, schema, store, style
 from analysis.data import GridData, IncompleteError, curve_names, topologies, trials
 from analysis.plan import Plan, folder
 from analysis.tables import coverage as coverage_table
+from analysis.tables import published
 from analysis.tables.render import FORMATS
 from analysis.tables.table import Table
 
@@ -34,10 +35,10 @@ class Built:
 def build(
     uri: str, out: str | Path, plan_ids: Sequence[str] | None = None, *, allow_incomplete: bool = False
 ) -> list[Built]:
-    """Write the tables and figures of all plans, or of some, and `coverage` of all; a sidecar names the runs.
+    """Write the tables and figures of all plans, or of some; `coverage` of all, and all beside published figures.
 
-    The same records give the same bytes. A plan that refuses does not stop the others. StoreError where there is no
-    store or no plan; ValueError for an unknown plan id.
+    A sidecar names the runs behind each file. The same records give the same bytes. A plan that refuses does not stop
+    the others. StoreError where there is no store or no plan; ValueError for an unknown plan id.
     """
     out = Path(out)
     plans = store.plans(uri)
@@ -57,7 +58,10 @@ def build(
     ]
     wanted = [grid for grid in grids if plan_ids is None or grid.plan.plan_id in plan_ids]
     built = [_build_grid(uri, grid, out / folder(grid.plan, plans)) for grid in wanted]
-    _write_table(coverage_table.build(grids), out / "coverage", {"plans": [grid.plan.plan_id for grid in grids]})
+    origin = {"plans": [grid.plan.plan_id for grid in grids]}
+    _write_table(coverage_table.build(grids), out / "coverage", origin)
+    for benchmark in published.METRICS:
+        _write_table(published.build(grids, benchmark), out / benchmark / "published", origin)
     return built
 
 
@@ -85,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  not built: {refusal}", file=sys.stderr, flush=True)
     if not options.quiet:
         print(f"All plans: {Path(options.out) / 'coverage.md'}")
+        beside = ", ".join(str(Path(options.out) / name / "published.md") for name in published.METRICS)
+        print(f"Beside published figures: {beside}")
     return 1 if any(result.refusals for result in results) else 0
 
 
@@ -111,7 +117,7 @@ def _build_grid(uri: str, grid: GridData, directory: Path) -> Built:
         left = f" Files in {directory} are of an earlier build." if directory.is_dir() else ""
         refusals.append(f"{plan.experiment}: {error}{left}")
     else:
-        for name in [*catalogue.table_names(), *(catalogue.SEARCH_TABLES if plan.search else ())]:
+        for name in catalogue.tables_of(plan):
             paths += _write_table(catalogue.table(name)(grid), directory / name, _origin(grid))
         for name in plan.figures:
             try:
@@ -134,7 +140,9 @@ def _write_table(table: Table, stem: Path, origin: Mapping[str, Any]) -> list[Pa
         path = stem.with_name(stem.name + suffix)
         _write(path, render(table))
         written.append(path)
-    return [*written, _write_sidecar(stem, written, {**origin, "caption": table.caption, "rows": table.sources})]
+    numbers = json.loads(table.frame.to_json(orient="records", double_precision=15))
+    told = {"caption": table.caption, "rows": table.sources, "numbers": numbers}
+    return [*written, _write_sidecar(stem, written, {**origin, **told})]
 
 
 def _origin(grid: GridData) -> dict[str, Any]:

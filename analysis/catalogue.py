@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from analysis.data import GridData
+    from analysis.plan import Plan
     from analysis.tables.table import Table
 
 _NO_TABLES = ("table", "render")  # what tables are made with
-STORE_TABLES = ("coverage",)  # of all grids, not of one
-SEARCH_TABLES = ("trials",)  # of a search, not of any grid
+STORE_TABLES = ("coverage", "published")  # of all grids, not of one
 
 
 def figure_names() -> list[str]:
@@ -25,8 +25,13 @@ def figure_names() -> list[str]:
 
 
 def table_names() -> list[str]:
-    """Return the names of the tables that any grid has, sorted."""
-    return [name for name in _names(tables) if name not in _NO_TABLES + STORE_TABLES + SEARCH_TABLES]
+    """Return the names of the tables of a grid, sorted."""
+    return [name for name in _names(tables) if name not in _NO_TABLES + STORE_TABLES]
+
+
+def tables_of(plan: "Plan") -> list[str]:
+    """Return the names of the tables that a plan has: all but those whose module says that it does not apply."""
+    return [name for name in table_names() if _applies(name, plan)]
 
 
 def figure(name: str) -> "Callable[[GridData], Figure]":
@@ -36,7 +41,7 @@ def figure(name: str) -> "Callable[[GridData], Figure]":
 
 def table(name: str) -> "Callable[[GridData], Table]":
     """Return the function that builds a table of a grid. ValueError lists the names."""
-    return cast("Callable[[GridData], Table]", _builder(tables, name, [*table_names(), *SEARCH_TABLES]))
+    return cast("Callable[[GridData], Table]", _builder(tables, name, table_names()))
 
 
 def metrics(name: str) -> tuple[str, ...]:
@@ -60,6 +65,11 @@ def _said(name: str, what: str) -> tuple[str, ...]:
 
 def _names(package: ModuleType) -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
+
+
+def _applies(name: str, plan: "Plan") -> bool:
+    applies = getattr(importlib.import_module(f"{tables.__name__}.{name}"), "applies", None)
+    return applies is None or bool(applies(plan))
 
 
 def _builder(package: ModuleType, name: str, names: list[str]) -> object:

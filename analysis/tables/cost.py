@@ -17,10 +17,15 @@ _MEASURES = {
     "seconds": schema.SECONDS,
 }
 _YES, _NO, _UNKNOWN = "yes", "NO", "not recorded"
+CLAIM = "no overhead at inference"
+HOLDS, FAILS = "holds", "does not hold"
 
 
 def build(grid: GridData) -> Table:
-    """Build the table, baselines first; medians over seeds. IncompleteError where the grid is not complete."""
+    """Build the table, baselines first, and last the claim that inference costs no more, checked; medians over seeds.
+
+    IncompleteError where the grid is not complete.
+    """
     plan = grid.plan
     rows = []
     for variant in plan.ordered:
@@ -34,8 +39,12 @@ def build(grid: GridData) -> Table:
     ratios = [_ratios(grid, row["variant"], row["against"]) for row in records(frame)]
     frame["step_relative"] = [float(by_seed.median()) for by_seed in ratios]
     frame["step_relative_sd"] = [float(by_seed.std()) for by_seed in ratios]
+    frame["flops_relative"] = [_relative_flops(row, reference) for row in records(frame)]
     frame["inference_as_baseline"] = [_check(row, reference) for row in records(frame)]
-    runs = grid.run_ids(list(frame["variant"]))
+    claim = pd.DataFrame([{"variant": CLAIM, "inference_as_baseline": _claim(grid, frame)}])
+    caption = _caption(grid, frame)
+    frame = pd.concat([frame, claim], ignore_index=True)
+    runs = grid.run_ids(list(plan.names))
     return Table(
         name=f"{plan.benchmark}-{plan.grid}-cost",
         frame=frame,
@@ -45,12 +54,16 @@ def build(grid: GridData) -> Table:
             Column("parameters, inference", lambda row: _count(row["parameters_inference"])),
             Column("MFLOPs, training", lambda row: _flops(row["mflops_training"])),
             Column("MFLOPs, inference", lambda row: _flops(row["mflops_inference"])),
+            Column("MFLOPs, training, × baseline", lambda row: number(row["flops_relative"], 2)),
             Column("step (ms)", lambda row: _spread(row["step_ms"], row["step_sd"], 1)),
             Column("step, × baseline", _relative),
             Column("inference as baseline", lambda row: str(row["inference_as_baseline"]), "l"),
         ),
-        caption=_caption(grid, frame),
-        sources={name: {"runs": runs[name]} for name in frame["variant"]},
+        caption=caption,
+        sources={
+            **{variant.name: {"runs": runs[variant.name]} for variant in plan.ordered},
+            CLAIM: {"runs": {f"{name} s{seed}": run for name, own in runs.items() for seed, run in own.items()}},
+        },
     )
 
 
@@ -70,6 +83,18 @@ def _check(row: Row, reference: pd.DataFrame) -> str:
             return _UNKNOWN
         known.append(math.isclose(own, other, rel_tol=1e-9))
     return _YES if all(known) else _NO
+
+
+def _relative_flops(row: Row, reference: pd.DataFrame) -> float:
+    return float(row["mflops_training"]) / float(reference["mflops_training"][row["against"]])
+
+
+def _claim(grid: GridData, frame: pd.DataFrame) -> str:
+    """Say whether every arm's main branch costs what its baseline's does."""
+    told = set(frame.loc[[grid.plan.is_arm(name) for name in frame["variant"]], "inference_as_baseline"])
+    if _NO in told:
+        return FAILS
+    return HOLDS if told == {_YES} else _UNKNOWN
 
 
 def _caption(grid: GridData, frame: pd.DataFrame) -> str:

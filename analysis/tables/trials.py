@@ -4,7 +4,13 @@ from collections.abc import Callable
 
 from analysis import schema, style
 from analysis.data import GridData, records
+from analysis.plan import Plan
 from analysis.tables.table import Column, Row, Table, number, provenance
+
+
+def applies(plan: Plan) -> bool:
+    """Say whether the plan has a search."""
+    return plan.search is not None
 
 
 def build(grid: GridData) -> Table:

@@ -13,9 +13,10 @@ from scipy import stats as reference
 
 from analysis import catalogue, power, schema, store
 from analysis.data import GridData
-from analysis.tables import comparison, cost, coverage
+from analysis.tables import comparison, cost, coverage, published
 from analysis.tables.render import FORMATS, csv, escape, latex, markdown
 from analysis.tables.table import Column, Table, decimals, number, p_value, seed_words
+from tests.analysis import synthetic
 
 PLANS = ("branch_positions-1", "mimicking_weights-1", "depths-1", "methods-1")
 
@@ -64,7 +65,9 @@ def test_depths_compares_each_backbone_with_its_own_baseline(grids: dict[str, Gr
 def test_cost_checks_the_claim_about_inference(grids: dict[str, GridData]) -> None:
     grid = grids["methods-1"]
     table = cost.build(grid)
-    assert set(table.frame["inference_as_baseline"]) == {"yes"} and "holds for every arm" in table.caption
+    assert list(table.frame["inference_as_baseline"]) == ["yes", "yes", "yes", "holds"]
+    assert table.frame["variant"].iloc[-1] == cost.CLAIM and "holds for every arm" in table.caption
+    assert len(table.sources[cost.CLAIM]["runs"]) == 15
     by_name = table.frame.set_index("variant")
     assert by_name.loc["plain", "step_relative"] == 1.0 and by_name.loc["dhm", "step_relative"] > 1.5
     dearer = grid.runs.copy()
@@ -72,7 +75,9 @@ def test_cost_checks_the_claim_about_inference(grids: dict[str, GridData]) -> No
     broken = cost.build(GridData(plan=grid.plan, runs=dearer))
     assert broken.frame.set_index("variant").loc["dhm", "inference_as_baseline"] == "NO"
     assert "does NOT hold for dhm" in broken.caption
+    assert broken.frame["inference_as_baseline"].iloc[-1] == "does not hold"
     unknown = cost.build(GridData(plan=grid.plan, runs=grid.runs.drop(columns=schema.FLOPS_MAIN)))
+    assert unknown.frame["inference_as_baseline"].iloc[-1] == "not recorded"
     assert "not recorded for dsl, dhm" in unknown.caption and "holds for every arm" not in unknown.caption
 
 
@@ -83,23 +88,36 @@ def test_coverage_counts_the_cells_of_every_plan(grids: dict[str, GridData]) -> 
 
 
 @pytest.mark.parametrize("plan_id", PLANS)
-@pytest.mark.parametrize("name", catalogue.table_names())
-def test_every_table_renders_of_every_grid(grids: dict[str, GridData], name: str, plan_id: str) -> None:
+@pytest.mark.parametrize("name", ["comparison", "cost"])
+def test_a_row_has_the_runs_of_its_variant(grids: dict[str, GridData], name: str, plan_id: str) -> None:
     grid = grids[plan_id]
     table = catalogue.table(name)(grid)
-    variants = list(grid.plan.names)
-    assert sorted(table.frame["variant"]) == sorted(variants)
-    for variant in variants:
+    assert [row for row in table.frame["variant"] if row != cost.CLAIM] == [v.name for v in grid.plan.ordered]
+    for variant in grid.plan.names:
         expected = grid.runs[grid.runs[schema.VARIANT] == variant]
         found = dict(zip(expected[schema.SEED].astype(str), expected["run_id"], strict=True))
         assert table.sources[variant]["runs"] == found
-    assert len(markdown(table).splitlines()) == len(variants) + 4
-    pd.testing.assert_frame_equal(
-        pd.read_csv(io.StringIO(csv(table)))[["variant"]], table.frame[["variant"]], check_dtype=False
-    )
-    body = latex(table).split(r"\midrule")[1].split(r"\bottomrule")[0]
-    assert [line.count(" & ") for line in body.strip().splitlines()] == [len(table.columns) - 1] * len(variants)
-    assert json.dumps(table.sources)
+
+
+def all_tables(grids: dict[str, GridData]) -> list[Table]:
+    """Every table of every grid, and those of the whole store."""
+    found = [catalogue.table(name)(grid) for grid in grids.values() for name in catalogue.tables_of(grid.plan)]
+    searched = synthetic.searched(grids["mimicking_weights-1"])
+    found += [catalogue.table(name)(searched) for name in ("trials", "importance")]
+    return [*found, coverage.build(list(grids.values())), *(published.build([], name) for name in published.METRICS)]
+
+
+def test_every_table_renders_alike_in_every_format(grids: dict[str, GridData]) -> None:
+    found = all_tables(grids)
+    stems = {re.sub(".*-", "", table.name) for table in found}
+    assert stems >= {*catalogue.table_names(), *catalogue.STORE_TABLES}
+    for table in found:
+        assert len(markdown(table).splitlines()) == len(table.frame) + 4
+        assert len(pd.read_csv(io.StringIO(csv(table)))) == len(table.frame)
+        body = latex(table).split(r"\midrule")[1].split(r"\bottomrule")[0]
+        cells = [line.count(" & ") for line in body.strip().splitlines()]
+        assert cells == [len(table.columns) - 1] * len(table.frame)
+        assert json.dumps(table.sources)
 
 
 def test_csv_keeps_numbers_in_full(grids: dict[str, GridData]) -> None:
@@ -109,7 +127,7 @@ def test_csv_keeps_numbers_in_full(grids: dict[str, GridData]) -> None:
 
 
 def test_unknown_names_list_the_choices() -> None:
-    with pytest.raises(ValueError, match="no table 'render'; there are comparison, cost"):
+    with pytest.raises(ValueError, match="no table 'render'; there are comparison, cost, importance, matrix, trials"):
         catalogue.table("render")
     with pytest.raises(ValueError, match=r"no figure 'pie'; there are .*levels, .*methods, .*positions"):
         catalogue.figure("pie")
@@ -146,8 +164,7 @@ def has_latex() -> bool:
 
 @pytest.mark.skipif(not has_latex(), reason="no pdflatex with booktabs")
 def test_latex_compiles(grids: dict[str, GridData], tmp_path: Path) -> None:
-    tables = [hostile(), coverage.build(list(grids.values()))]
-    tables += [catalogue.table(name)(grid) for name in catalogue.table_names() for grid in grids.values()]
+    tables = [hostile(), *all_tables(grids)]
     head = "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
     (tmp_path / "all.tex").write_text(head + "\n".join(map(latex, tables)) + "\\end{document}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
