@@ -44,8 +44,8 @@ ui: $(READY) ## open MLflow on the recorded runs (PORT=5000)
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 	  $(BIN)/mlflow server --backend-store-uri sqlite:///$(STORE)/mlflow.db --host 127.0.0.1 --port $(PORT)
 
-report: $(READY) ## rebuild every table and figure from the recorded runs
-	$(BIN)/python -m analysis.build
+report: $(READY) ## rebuild every table and figure, and results/report.html with all of them (a PDF where Chromium is)
+	$(BIN)/python -m analysis.build --report
 
 bench: $(READY) ## measure what a run spends outside training
 	$(BIN)/python -m benchmarks.overhead

@@ -73,12 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default=OUT, metavar="DIR", help="where to write (default: %(default)s)")
     parser.add_argument("--plan", action="append", metavar="ID", help="only this plan; may be given several times")
     parser.add_argument("--allow-incomplete", action="store_true", help="build with cells missing, and say so")
+    parser.add_argument("--report", action="store_true", help="also all of it in one page to mail: report.html")
     parser.add_argument("--quiet", action="store_true", default=bool(os.environ.get("DHM_QUIET")))
     options = parser.parse_args(arguments)
     if Path(options.store).is_dir():
         options.store = f"sqlite:///{Path(options.store) / 'mlflow.db'}"
     try:
         results = build(options.store, options.out, options.plan, allow_incomplete=options.allow_incomplete)
+        pages = _pages(options, results) if options.report else []
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -91,7 +93,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"All plans: {Path(options.out) / 'coverage.md'}")
         beside = ", ".join(str(Path(options.out) / name / "published.md") for name in published.METRICS)
         print(f"Beside published figures: {beside}")
+        for page in pages:
+            print(f"All of it: {page}")
     return 1 if any(result.refusals for result in results) else 0
+
+
+def _pages(options: argparse.Namespace, results: Sequence[Built]) -> list[Path]:
+    from analysis.report import write  # noqa: PLC0415  (a page is asked for now and then, tables after every run)
+
+    return write(options.store, Path(options.out), results, allow_incomplete=options.allow_incomplete)
 
 
 def report(result: Built) -> str:

@@ -39,6 +39,11 @@ def figure(name: str) -> "Callable[[GridData], Figure]":
     return cast("Callable[[GridData], Figure]", _builder(figures, name, figure_names()))
 
 
+def words(name: str) -> str:
+    """Return what a figure shows, in a sentence: the first line of its module."""
+    return str(importlib.import_module(f"{figures.__name__}.{name}").__doc__).strip().splitlines()[0]
+
+
 def table(name: str) -> "Callable[[GridData], Table]":
     """Return the function that builds a table of a grid. ValueError lists the names."""
     return cast("Callable[[GridData], Table]", _builder(tables, name, table_names()))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from analysis import build, schema, store
+from analysis import build, schema, store, style
 from tests.analysis import synthetic
 
 
@@ -57,12 +57,17 @@ def test_build_writes_everything_and_again_the_same_bytes(uri: str, tmp_path: Pa
 
 
 def test_figures_are_pdf_with_truetype_and_png_of_print_quality(uri: str, tmp_path: Path) -> None:
-    build.build(uri, tmp_path, ["methods-1"])
-    pdf = (tmp_path / "digits/methods/methods.pdf").read_bytes()
-    assert b"/Type3" not in pdf and b"/CIDFontType2" in pdf and b"CreationDate" not in pdf
-    png = (tmp_path / "digits/methods/methods.png").read_bytes()
-    assert int.from_bytes(png[16:20], "big") == int(3.4 * 220)
-    assert (tmp_path / "digits/methods/methods.png").stat().st_mode & 0o777 == 0o644
+    build.build(uri, tmp_path)
+    pdfs = sorted(tmp_path.rglob("*.pdf"))
+    assert len(pdfs) == 8
+    for path in pdfs:
+        pdf = path.read_bytes()
+        # every font is of Type 42 (TrueType), with its letters in the file
+        assert b"/Type3" not in pdf and b"/CIDFontType2" in pdf and b"CreationDate" not in pdf, path
+        assert pdf.count(b"/FontFile2") >= pdf.count(b"/Subtype /CIDFontType2") > 0, path
+        png = path.with_suffix(".png").read_bytes()
+        assert int.from_bytes(png[16:20], "big") in (int(style.COLUMN * style.DPI), int(style.DOUBLE * style.DPI))
+        assert path.with_suffix(".png").stat().st_mode & 0o777 == 0o644
 
 
 def test_sidecars_name_the_runs_behind_each_row(uri: str, tmp_path: Path) -> None:
