@@ -48,6 +48,10 @@ LR = "train/lr"
 LOSS_CE = "loss/ce"  # loss/ce/main, loss/ce/side1: cross-entropy of each head
 LOSS_MIMIC = "loss/mimic"  # loss/mimic/main.side1: T^2 KL drawing the first to the second, before alpha
 
+# Where ensembles were asked for they stand where a head does: test/top1_error/ensemble, final/top5_error/ensemble, ...
+ENSEMBLE = "ensemble"  # of the mean of the heads' logits
+ENSEMBLE_SOFTMAX = "ensemble_softmax"  # of the mean of their softmax
+
 DIAGNOSTICS = "diagnostics/"  # begins the names of all of these
 # Where diagnostics were asked for, at the epochs that were measured; heads at the end, as in "kl/main.side1":
 KL = "diagnostics/kl"  # KL of the second head's predictions to the first's, test images, T = 1, in nats

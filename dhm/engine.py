@@ -11,7 +11,7 @@ import torch
 
 from dhm.data import DataSet, HeldOut, load
 from dhm.losses import objective
-from dhm.metrics import TermMeans, top_k_wrong
+from dhm.metrics import TermMeans, top_k_wrong, with_ensembles
 from dhm.optim import learning_rate, set_learning_rate
 from dhm.processes import replicated
 from dhm.recipe import Recipe
@@ -110,14 +110,14 @@ def train_one_epoch(training: Training, callbacks: Sequence[Callback] = ()) -> d
 
 
 def evaluate(training: Training) -> dict[str, float]:
-    """Errors in percent and cross-entropy of every head, on the test images and on those held out for validation; on
-    those of them that the runtime's `parts` name."""
+    """Errors in percent and cross-entropy of every head, and of their ensembles where the runtime asks for them, on the
+    test images and on those held out for validation; on those of them that the runtime's `parts` name."""
     metrics: dict[str, float] = {}
     for name, images in training.held_out.items():
         if len(images) == 0:
             continue
         top1, top5, loss = _wrong(training, images)
-        for index, head in enumerate(training.recipe.heads):
+        for index, head in enumerate(training.evaluated):
             suffix = "" if head == "main" else f"/{head}"
             metrics[f"{name}/top1_error{suffix}"] = 100 * float(top1[index].double().mean())
             if training.data.num_classes > 5:
@@ -136,6 +136,7 @@ def _wrong(training: Training, images: HeldOut) -> tuple[torch.Tensor, torch.Ten
     for batch, labels in images.batches(EVAL_BATCH):
         with training.autocast():
             logits = training.network(batch).stacked()
+        logits = with_ensembles(logits) if training.runtime.ensembles else logits
         top1.append(top_k_wrong(logits, labels, 1))
         top5.append(top_k_wrong(logits, labels, 5))
         logs = torch.log_softmax(logits, -1)
@@ -151,7 +152,7 @@ def _class_errors(training: Training, wrong: torch.Tensor) -> dict[str, dict[str
             name: 100 * float(wrong[index][labels == number].double().mean())
             for number, name in enumerate(training.data.classes)
         }
-        for index, head in enumerate(training.recipe.heads)
+        for index, head in enumerate(training.evaluated)
     }
 
 

@@ -32,7 +32,7 @@ from dhm.data import DataError, HeldOut, cifar, imagenet, load
 from dhm.data.dataset import Batch
 from dhm.data.folders import ImageFolders
 from dhm.data.streaming import ImageFiles, Reader, StreamedHeldOut
-from dhm.metrics import RunningMean, top_k_wrong
+from dhm.metrics import ENSEMBLES, RunningMean, top_k_wrong, with_ensembles
 from dhm.network import BranchedNetwork
 from dhm.recipe import DataSpec
 from dhm.registry import unknown
@@ -47,7 +47,6 @@ IMAGENET_VIEW: dict[str, Any] = {
     "std": imagenet.STD,
 }
 FOLDERS = {"imagenet": ("val", "test"), "image_folder": ("test", "val")}
-ENSEMBLE = "ensemble"
 MISTAKE = 2  # exit code
 
 
@@ -203,9 +202,8 @@ def _listed(root: Path, names: Sequence[str]) -> ImageFolders:
 
 @torch.inference_mode()
 def head_errors(network: BranchedNetwork, batches: Iterable[Batch]) -> dict[str, HeadError]:
-    """Errors of the main branch and of every side branch by name, and of their ensemble where there are several heads.
-
-    The ensemble's prediction is the mean of the heads' softmax.
+    """Errors of the main branch and of every side branch by name, and where there are several heads of their
+    ensembles, see `with_ensembles`.
 
     Args:
         batches: normalised images (B, C, H, W) and labels (B,), on the network's device.
@@ -214,12 +212,10 @@ def head_errors(network: BranchedNetwork, batches: Iterable[Batch]) -> dict[str,
     names = ["main", *network.sides]
     mean = RunningMean()
     for images, labels in batches:
-        scores = network(images).stacked()
-        if len(names) > 1:
-            scores = torch.cat((scores, scores.softmax(-1).mean(0, keepdim=True)))
+        scores = with_ensembles(network(images).stacked())
         wrong = torch.stack([top_k_wrong(scores, labels, k).double().mean(-1) for k in (1, 5)])
         mean.add(wrong, len(labels))
-    names += [ENSEMBLE] if len(names) > 1 else []
+    names += ENSEMBLES if len(names) > 1 else ()
     errors = [100 * share for share in mean.read()]  # top-1 of every name, then top-5
     small = network.backbone.num_classes <= 5
     return {
@@ -239,14 +235,15 @@ def _reported(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
 
 
 def _table(settings: Settings, images: int, errors: dict[str, HeadError]) -> str:
+    width = max(map(len, errors)) + 2
     lines = [
         f"{settings.arch} of {settings.weights} on {images} images of {settings.data} in {settings.root}; errors in %",
         "",
-        f"{'head':<10}{'top-1':>8}{'top-5':>8}",
+        f"{'head':<{width}}{'top-1':>8}{'top-5':>8}",
     ]
     for name, error in errors.items():
         top5 = "-" if error.top5_error is None else f"{error.top5_error:.3f}"
-        lines.append(f"{name:<10}{error.top1_error:>8.3f}{top5:>8}")
+        lines.append(f"{name:<{width}}{error.top1_error:>8.3f}{top5:>8}")
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """Top-k errors and running means, kept on the device until somebody reads them."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -18,6 +19,27 @@ def top_k_wrong(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     """
     nearest = logits.topk(min(k, logits.shape[-1]), dim=-1).indices
     return (nearest != labels.unsqueeze(-1)).all(-1)
+
+
+ENSEMBLES = ("ensemble", "ensemble_softmax")
+
+
+def with_ensembles(logits: Tensor) -> Tensor:
+    """The logits of heads, and those of their ensembles below them, in the order of ENSEMBLES.
+
+    `ensemble` has the mean of the heads' logits; `ensemble_softmax` the logarithm of the mean of their softmax, by
+    which no head counts for more because its logits are large.
+
+    Args:
+        logits: (H, B, C).
+
+    Returns:
+        (H + 2, B, C); where there is one head, its logits alone.
+    """
+    if len(logits) == 1:
+        return logits
+    of_softmax = torch.log_softmax(logits, -1).logsumexp(0) - math.log(len(logits))
+    return torch.cat((logits, torch.stack((logits.mean(0), of_softmax))))
 
 
 class RunningMean:

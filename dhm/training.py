@@ -8,6 +8,7 @@ import torch
 from dhm import checkpoint
 from dhm.data import DataSet, load
 from dhm.fields import to_dict
+from dhm.metrics import ENSEMBLES
 from dhm.network import BranchedNetwork, build_network
 from dhm.optim import make_optimiser
 from dhm.recipe import Recipe
@@ -31,6 +32,7 @@ class Runtime:
             Sums are taken in another order, so results differ in rounding.
         compile: torch.compile the network; quicker steps after a minute or so. Results differ in rounding.
         parts: of the images that are not trained on, those that are looked at. A search looks at `val` alone.
+        ensembles: whether the heads are evaluated together as well, see `dhm.metrics.with_ensembles`.
     """
 
     device: str = "cpu"
@@ -43,6 +45,7 @@ class Runtime:
     channels_last: bool = False
     compile: bool = False
     parts: tuple[str, ...] = ("val", "test")
+    ensembles: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,6 +145,12 @@ class Training:
         if float(replica.total(torch.tensor(self.epoch, device=self.device))) != replica.count * self.epoch:
             raise ValueError(f"the replicas found different checkpoints at {runtime.checkpoint}: start the run again")
         self.model = replica.parallel(self.network, recipe)
+
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """What is evaluated: the heads, and their ensembles where these are asked for and there are several heads."""
+        heads = self.recipe.heads
+        return (*heads, *ENSEMBLES) if self.runtime.ensembles and len(heads) > 1 else heads
 
     @property
     def batch_size(self) -> int:

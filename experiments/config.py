@@ -58,17 +58,19 @@ class StudyConfig:
 
 @dataclasses.dataclass
 class DiagnosticsConfig:
-    """What is measured about the agreement of heads; it changes no result and is no part of a cell's identity.
+    """What is measured about the heads besides their errors; it changes no result and is no part of a cell's identity.
 
     A cell that is done without diagnostics is not trained again for them: to have them for it, give another `store`.
 
     Args:
-        every: epochs between measurements; 0 is off, none is the grid's own (off, for most).
+        every: epochs between measurements of how far heads agree; 0 is off, none is the grid's own (off, for most).
         batches: of training images, for the gradients.
+        ensembles: errors of the heads' ensembles, of the mean of their logits and of their softmax, at every epoch.
     """
 
     every: typing.Optional[int] = None  # noqa: UP045
     batches: int = 2
+    ensembles: bool = False
 
 
 def _part(cls: type, without: Sequence[str] = (), extra: Sequence[tuple[str, Any, Any]] = ()) -> type:

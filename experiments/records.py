@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -46,17 +47,17 @@ def of_plan(runs: pd.DataFrame, plan: Plan) -> dict[str, CellRecord]:
     return {str(row[schema.CELL_ID]): _record(row) for row in mine.to_dict("records")}
 
 
-def originals(runs: pd.DataFrame, code: str, *, diagnosed: bool = False) -> dict[str, CellRecord]:
+def originals(runs: pd.DataFrame, code: str, measured: Sequence[str] = ()) -> dict[str, CellRecord]:
     """Finished cells of whatever plan, made by the given code, by cell; copies left out.
 
     Args:
-        diagnosed: only those that were measured by diagnostics as well.
+        measured: beginnings of the names of metrics; cells with several heads are left out that lack one of them.
     """
     chosen = store.unique_cells(runs)
     chosen = chosen[(chosen["status"] == DONE) & (chosen[schema.CODE] == code)]
-    if diagnosed:
-        measured = [name for name in chosen.columns if str(name).startswith(schema.DIAGNOSTICS)]
-        chosen = chosen[chosen[measured].notna().any(axis=1)]
+    for wanted in measured:
+        there = chosen[[name for name in chosen.columns if str(name).startswith(wanted)]].notna().any(axis=1)
+        chosen = chosen[there | (chosen[schema.METHOD] == "plain")]
     return {str(row[schema.CELL_ID]): _record(row) for row in chosen.to_dict("records")}
 
 

@@ -58,6 +58,7 @@ def help_page(console: Console) -> None:
             "factors.NAME": f"levels of a factor of the grid: {', '.join(FACTORS)}, or a recipe field",
             "data.root": "folder of the images",
             "diagnostics.every": "epochs between measurements of how far heads agree; 0 is none",
+            "diagnostics.ensembles": "true: errors of the heads taken together, by mean logits and by mean softmax",
             "study.trials": "how many trials a search has, in all",
             "plan=true": "shows the cells, with cost; runs nothing",
             "retry": "failed: run failed cells again; stale: those that other code made",

@@ -85,6 +85,7 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
             deterministic=settings.pool.deterministic,
             channels_last=settings.pool.channels_last,
             compile=settings.pool.compile,
+            ensembles=settings.diagnostics.ensembles,
         ),
         callbacks=_diagnostics(settings),
     )

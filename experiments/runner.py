@@ -46,6 +46,13 @@ class Options:
     runtime: Runtime = dataclasses.field(default_factory=Runtime)
     callbacks: Sequence[Callback] = ()
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """What is measured besides the heads' errors, by the beginnings of its metrics' names."""
+        ensembles = f"{schema.FINAL_TOP1}/{schema.ENSEMBLE}"
+        asked = {schema.DIAGNOSTICS: bool(self.callbacks), ensembles: self.runtime.ensembles}
+        return tuple(name for name, wanted in asked.items() if wanted)
+
 
 @dataclasses.dataclass(slots=True)
 class Outcome:

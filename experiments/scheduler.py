@@ -39,7 +39,7 @@ class Scheduler(Runner):
         runs = store.runs(self._tracker.uri)
         self._records = of_plan(runs, self._plan)
         # A plan that measures more than the rest does trains its cells itself.
-        sources = originals(runs, self._provenance.code, diagnosed=bool(self._options.callbacks))
+        sources = originals(runs, self._provenance.code, self._options.measured)
         waiting = []
         wanted = [cell_id for cell_id in self._cells if not self._settled(cell_id)]
         for cell_id in wanted:

@@ -20,13 +20,13 @@ imagenet = GRIDS.register(
     "imagenet",
     Grid(
         name="imagenet",
-        title="ImageNet",
+        title="ImageNet ResNets",
         question="Does DHM beat deep supervision (DSL), and DSL plain training, on the ImageNet ResNets?",
         reading="Each arm is compared with plain training of the same backbone. The authors' README publishes one run "
         "of DSL and of DHM for each backbone.",
         factors={"arch": _backbones, "method": ["plain", "dsl", "dhm"]},
         baseline={"method": "plain"},
         seeds=1,
-        figures=("methods", "effects", "training_curves"),
+        figures=("effects", "training_curves"),
     ),
 )

@@ -40,7 +40,7 @@ def test_build_writes_everything_and_again_the_same_bytes(uri: str, tmp_path: Pa
     first = contents(tmp_path / "a")
     stems = {name.rpartition(".")[0] for name in first}
     for plan in store.plans(uri):
-        for name in ("comparison", "cost", *plan.figures):
+        for name in ("comparison", "cost", "heads", *plan.figures):
             assert f"digits/{plan.grid}/{name}" in stems
             assert f"digits/{plan.grid}/{name}.json" in first
     assert {"coverage.md", "coverage.csv", "coverage.tex", "coverage.json"} <= set(first)
@@ -53,7 +53,7 @@ def test_build_writes_everything_and_again_the_same_bytes(uri: str, tmp_path: Pa
     assert not [name for name in first if Path(name).name.startswith(".")]
     build.build(uri, tmp_path / "b", ["branch_positions-1", "methods-1"])
     again = contents(tmp_path / "b")
-    assert len(again) == 44 and again == {name: first[name] for name in again}
+    assert len(again) == 52 and again == {name: first[name] for name in again}
 
 
 def test_figures_are_pdf_with_truetype_and_png_of_print_quality(uri: str, tmp_path: Path) -> None:

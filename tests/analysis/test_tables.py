@@ -127,7 +127,7 @@ def test_csv_keeps_numbers_in_full(grids: dict[str, GridData]) -> None:
 
 
 def test_unknown_names_list_the_choices() -> None:
-    with pytest.raises(ValueError, match="no table 'render'; there are comparison, cost, importance, matrix, trials"):
+    with pytest.raises(ValueError, match="no table 'render'; there are comparison, cost, heads, imp"):
         catalogue.table("render")
     with pytest.raises(ValueError, match=r"no figure 'pie'; there are .*levels, .*methods, .*positions"):
         catalogue.figure("pie")

@@ -283,3 +283,28 @@ def test_the_choice_of_kernels_is_put_back(few_digits: RawData, monkeypatch: pyt
 def test_a_recipe_that_cannot_be_trained_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit(dataclasses.replace(DHM, **changes), 0)
+
+
+def test_ensembles_are_evaluated_where_they_are_asked_for(few_digits: RawData) -> None:
+    class Predict(Callback):
+        def measure(self, training: Training) -> dict[str, float]:
+            ((images, labels),) = training.held_out["test"].batches(1000)
+            with torch.inference_mode():
+                logits = training.network.eval()(images).stacked()
+            means = {"ensemble": logits.mean(0).softmax(-1), "ensemble_softmax": logits.softmax(-1).mean(0)}
+            found = {}
+            for name, mean in means.items():
+                found[f"expected/top1_error/{name}"] = 100 * float((mean.argmax(-1) != labels).double().mean())
+                found[f"expected/loss/{name}"] = float(F.nll_loss(mean.log(), labels))
+            return found
+
+    result = fit(DHM, 0, Runtime(ensembles=True), (Predict(),), few_digits)
+    found = result.history[-1].metrics
+    for name in ("top1_error/ensemble", "top1_error/ensemble_softmax", "loss/ensemble", "loss/ensemble_softmax"):
+        assert found[f"test/{name}"] == pytest.approx(found[f"expected/{name}"], rel=1e-5)
+    assert set(result.class_errors) == {"main", "side1", "side2", "ensemble", "ensemble_softmax"}
+    assert result.final["top1_error/ensemble"] == found["test/top1_error/ensemble"]
+    without = fit(DHM, 0, data=few_digits).history[-1].metrics
+    assert not any("ensemble" in name for name in without)
+    assert {name: found[name] for name in without} == without, "they change nothing"
+    assert not any("ensemble" in name for name in fit(PLAIN, 0, Runtime(ensembles=True), (), few_digits).final)

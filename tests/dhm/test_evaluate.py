@@ -57,17 +57,18 @@ class Fixed(BranchedNetwork):
         return Heads(main, tuple(sides))
 
 
-def test_errors_of_heads_and_of_the_mean_of_their_softmax_by_hand() -> None:
-    # Two heads are fairly sure of class 0. The third is no surer in its softmax, by however much its logits lead.
+def test_errors_of_heads_and_of_their_ensembles_by_hand() -> None:
+    # Two heads are fairly sure of class 0. The third is no surer in its softmax, by however much its logits lead; by
+    # the mean of logits it alone decides.
     logits = torch.tensor([[5.0, 1, 0, 0, 0, -1], [5, 1, 0, 0, 0, -1], [0, 90, 4, 3, 2, 1]])
     images = logits[None, :, None]
     errors = head_errors(
         Fixed(6, 2), [(images, torch.tensor([0])), (images.repeat(3, 1, 1, 1), torch.tensor([1, 0, 5]))]
     )
-    assert list(errors) == ["main", "side1", "side2", "ensemble"]
+    assert list(errors) == ["main", "side1", "side2", "ensemble", "ensemble_softmax"]
     # the labels are 0, 1, 0 and 5
-    assert [error.top1_error for error in errors.values()] == [50, 50, 75, 50]
-    assert [error.top5_error for error in errors.values()] == [25, 25, 50, 25]
+    assert [error.top1_error for error in errors.values()] == [50, 50, 75, 75, 50]
+    assert [error.top5_error for error in errors.values()] == [25, 25, 50, 25, 25]
 
 
 def test_a_plain_network_has_no_ensemble_and_few_classes_no_top_five() -> None:
@@ -135,7 +136,7 @@ def test_the_command_prints_and_writes_what_the_network_gets_wrong(
     arch: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     branched = arch == "resnet32"  # the other one with its branches is a file of 200 MB
-    heads = ["main", "side1", "side2", "ensemble"] if branched else ["main"]
+    heads = ["main", "side1", "side2", "ensemble", "ensemble_softmax"] if branched else ["main"]
     write_images(tmp_path / "val", 6, 2, (32, 32))
     weights, out = tmp_path / "w.pth", tmp_path / "out.json"
     write_weights(arch, 6, weights, branched=branched)
@@ -150,7 +151,7 @@ def test_the_command_prints_and_writes_what_the_network_gets_wrong(
     [(pixels, labels)] = images.batches(50)
     with torch.no_grad():
         logits = network(pixels).stacked()
-    scores = [*logits, logits.softmax(-1).mean(0)][: len(heads)]
+    scores = [*logits, logits.mean(0), logits.softmax(-1).mean(0)][: len(heads)]
     rows = [line.split() for line in shown.splitlines()[-len(heads) :]]
     for name, score, row in zip(heads, scores, rows, strict=True):
         top1 = 100 * float((score.argmax(-1) != labels).double().mean())

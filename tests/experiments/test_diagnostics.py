@@ -93,3 +93,32 @@ def test_mistakes(word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_the_figures_of_the_grid_exist() -> None:
     assert set(GRIDS.get("gradient_agreement").figures) <= set(catalogue.figure_names())
+
+
+def test_ensembles_are_recorded_beside_the_heads_and_shown_with_them(
+    methods: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Workplace(tmp_path)
+    place.store.mkdir()
+    (place.store / "mlflow.db").write_bytes((methods.store / "mlflow.db").read_bytes())
+    plain = methods.records().set_index([schema.VARIANT, schema.SEED])[schema.FINAL_TOP1]
+    words = ("grid=branch_positions", "factors.positions=['1+2']", "diagnostics.ensembles=true")
+    assert place.run(*words) == 0
+    # What another plan trained is without them: plain training, which has one head, is copied, and no more.
+    assert "6 of 6 cells done (4 trained now, 2 copied from other plans)." in " ".join(capsys.readouterr().out.split())
+    (plan,) = (plan for plan in reader.plans(place.uri) if plan.grid == "branch_positions")
+    frame = reader.runs(place.uri, plan).set_index([schema.VARIANT, schema.SEED]).sort_index()
+    for name in (schema.ENSEMBLE, schema.ENSEMBLE_SOFTMAX):
+        for figure in ("final/top1_error", "final/top5_error", "best/top1_error", "test/loss", "test/top1_error"):
+            recorded = frame[f"{figure}/{name}"].notna()
+            assert list(recorded) == [not variant.startswith("plain") for variant, _ in frame.index], figure
+    assert list(frame[schema.FINAL_TOP1]) == [plain[(variant.split()[0], seed)] for variant, seed in frame.index], (
+        "no result is changed by them"
+    )
+    (folder,) = (place.root / "results" / "digits").glob("branch_positions*")
+    head, _, *rows = (folder / "heads.md").read_text().splitlines()
+    assert [title.strip() for title in head.split("|")[1:-1]] == [
+        "variant", "main", "side1", "side2", "ensemble (logits)", "ensemble (softmax)",
+    ]  # fmt: skip
+    assert [title.strip() for title in rows[0].split("|")[3:-1]] == ["–"] * 4
+    assert "–" not in rows[1]

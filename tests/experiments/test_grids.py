@@ -44,7 +44,7 @@ def assert_built(place: Workplace, benchmark: str, grid: str) -> None:
     assert set(frame[schema.VARIANT]) == set(plan.names)
     assert frame[schema.FINAL_TOP1].between(0, 100).all()
     (folder,) = (path for path in (place.root / "results" / benchmark).iterdir() if path.name.startswith(f"{grid}-"))
-    names = {"table": catalogue.table_names(), "figure": plan.figures}
+    names = {"table": catalogue.tables_of(plan), "figure": plan.figures}
     for kind, suffixes in SUFFIXES.items():
         for name in names[kind]:
             for suffix in suffixes:
