@@ -1,6 +1,7 @@
 """What a recipe's network costs, in training and in inference, without building its weights."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dhm.fields import to_dict
 from dhm.network import BranchedNetwork, build_network
-from dhm.recipe import Recipe
+from dhm.recipe import DataSpec, Recipe
 from dhm.steps import pairs
 
 
@@ -27,12 +28,24 @@ class Cost:
 
 
 def measure(recipe: Recipe, *, channels: int, size: tuple[int, int], num_classes: int) -> Cost:
-    """Count on the meta device: exact, quick, and without memory for the weights.
+    """Count on the meta device: exact, quick, and without memory for the weights. A network is counted once.
 
     Args:
         channels: of an image.
         size: height and width of an image, in pixels.
     """
+    only = Recipe(
+        arch=recipe.arch,
+        epochs=1,
+        data=DataSpec(name=recipe.data.name),
+        branches=recipe.branches,
+        dropout=recipe.dropout,
+    )
+    return _measure(only, channels, size, num_classes)
+
+
+@functools.lru_cache(maxsize=1024)
+def _measure(recipe: Recipe, channels: int, size: tuple[int, int], num_classes: int) -> Cost:
     network = on_meta(recipe, channels=channels, num_classes=num_classes)
     image = torch.empty(1, channels, *size, device="meta")
     main = network.main_only()

@@ -4,17 +4,18 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from analysis import schema
-from dhm.fields import identity, replace_at, to_dict
+from dhm.fields import identity, to_dict
 from dhm.recipe import Recipe
 from dhm.registry import Registry, unknown
 from experiments.benchmarks import Benchmark
-from experiments.factors import factor
+from experiments.points import Levels, agrees, check_levels, name_of, recipe_at, relevant, shared
 
-Levels = Sequence[Any]
+MOST_POINTS = 10_000  # of a grid; far more than anybody trains
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -184,68 +185,38 @@ class Grid:
             for name, level in excluded.items():
                 if level not in factors.get(name, ()):
                     raise ValueError(f"grid {self.name!r} excludes {name}={level}, which none of its points has")
+        if math.prod(map(len, factors.values())) > MOST_POINTS:
+            raise ValueError(f"grid {self.name!r} has more than {MOST_POINTS:,} points: leave levels out")
         points: dict[Recipe, list[dict[str, Any]]] = {}
         for values in itertools.product(*factors.values()):
             point = dict(zip(factors, values, strict=True))
-            if not any(_agrees(point, excluded) for excluded in self.exclude):
-                made = _recipe(benchmark, point, changes, recipe)
-                points.setdefault(made, []).append(point)
-        kept = {made: _relevant(same, factors) for made, same in points.items()}
+            if not any(agrees(point, excluded) for excluded in self.exclude):
+                points.setdefault(recipe_at(benchmark, point, changes, recipe), []).append(point)
+        kept = {made: relevant(same, factors) for made, same in points.items()}
         if any(all(level is None for level in point.values()) for point in kept.values()):
             raise ValueError(f"grid {self.name!r}: its factors change nothing here, all points come to one recipe")
-        return self._named(kept)
+        variants = self._named(kept)
+        check_levels(self.name, points)
+        return variants
 
     def _named(self, points: Mapping[Recipe, Mapping[str, Any]]) -> list[Variant]:
-        baselines = [point for point in points.values() if _agrees(point, self.baseline)]
+        baselines = [point for point in points.values() if agrees(point, self.baseline)]
         if not baselines:
             marks = ", ".join(f"{name}={level}" for name, level in self.baseline.items())
             raise ValueError(f"grid {self.name!r} has no point with its baseline's levels ({marks})")
         variants = []
         for recipe, point in points.items():
             is_baseline = any(point is baseline for baseline in baselines)
-            nearest = max(baselines, key=lambda baseline: _shared(point, baseline, self.baseline))
+            nearest = max(baselines, key=lambda baseline: shared(point, baseline, self.baseline))
             variants.append(
                 Variant(
-                    name=_name(point),
+                    name=name_of(point),
                     recipe=recipe,
                     factors=point,
-                    baseline=None if is_baseline else _name(nearest),
+                    baseline=None if is_baseline else name_of(nearest),
                 )
             )
         return sorted(variants, key=lambda variant: variant.baseline is not None)
-
-
-def _recipe(benchmark: Benchmark, point: Mapping[str, Any], changes: Mapping[str, Any], recipe: str) -> Recipe:
-    made = benchmark.base(point.get("arch", changes.get("arch")), recipe)
-    for path, value in changes.items():
-        if path != "arch":
-            made = replace_at(made, path, value)
-    # The method comes last: it drops what an arm does not have, whatever the other factors said about it.
-    for name, level in sorted(point.items(), key=lambda item: item[0] == "method"):
-        made = factor(name).apply(made, level)
-    return made
-
-
-def _agrees(point: Mapping[str, Any], part: Mapping[str, Any]) -> bool:
-    return all(name in point and point[name] == level for name, level in part.items())
-
-
-def _relevant(same: Sequence[Mapping[str, Any]], factors: Mapping[str, Levels]) -> dict[str, Any]:
-    """The levels of points that came to one recipe: none for a factor of which every level did."""
-    first = same[0]
-    return {
-        name: None if len(levels) > 1 and {repr(p[name]) for p in same} == {repr(v) for v in levels} else first[name]
-        for name, levels in factors.items()
-    }
-
-
-def _shared(point: Mapping[str, Any], baseline: Mapping[str, Any], marks: Iterable[str]) -> int:
-    """How many levels a point shares with a baseline, apart from those that make it one."""
-    return sum(point[name] == baseline[name] for name in point if name not in set(marks))
-
-
-def _name(point: Mapping[str, Any]) -> str:
-    return " ".join(factor(name).label(level) for name, level in point.items() if level is not None)
 
 
 GRIDS: Registry[Grid] = Registry("grid")

@@ -42,6 +42,10 @@ class Display:
         self._begun = 0.0
         self._spent: list[float] = []
 
+    def proven(self, seconds: float) -> None:
+        """One step of each arm was made first, and went well."""
+        self._console.print(f"one step of each arm went well ({seconds:.1f} s)")
+
     def begin(
         self, headline: str, *, total: int, done: int, waiting: int, slots: Sequence[Slot], noun: str = "cells"
     ) -> None:

@@ -23,6 +23,7 @@ from experiments import config, report
 from experiments.grid import GRIDS, Plan
 from experiments.pool import Slot
 from experiments.pools.local import LocalPool, choose_gpus, slots
+from experiments.preflight import run_job
 from experiments.progress import Display
 from experiments.provenance import collect
 from experiments.runner import Options, Runner
@@ -32,7 +33,6 @@ from experiments.searcher import Searcher
 from experiments.stores import Stores, make_writable, ownership
 from experiments.study import Request, check_retry, make_plan, with_selected
 from experiments.tracking import Tracker
-from experiments.trial import run_cell
 from experiments.user_grids import register_folder
 
 HELP = ("-h", "--help", "help")
@@ -88,6 +88,7 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
             ensembles=settings.diagnostics.ensembles,
         ),
         callbacks=_diagnostics(settings),
+        preflight=True,
     )
     if settings.plan:
         plan, data = make_plan(request, stores)
@@ -99,7 +100,7 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
         return 0
     stores.prepare()
     # The fork server loads torch and mlflow while this process reads the data and opens the store.
-    pool = LocalPool(places, run_cell)
+    pool = LocalPool(places, run_job)
     try:
         with console.status("reading the data, opening the record"):
             plan, data = make_plan(request, stores)

@@ -16,6 +16,7 @@ from dhm.data import DataSet
 from dhm.diagnostics import Diagnostics
 from dhm.recipe import Recipe
 from dhm.training import Callback, Runtime
+from experiments import preflight
 from experiments.grid import Cell, Plan
 from experiments.pool import Ended, Pool, Slot, Word
 from experiments.progress import Display
@@ -39,12 +40,14 @@ class Options:
         retry: which cells that have a record are made anew: `failed`, `stale`, or none.
         runtime: of every run; its device, cache, checkpoint and parts are each cell's own.
         callbacks: what else is done in every run, such as measurements; each run gets its own copies.
+        preflight: whether one step of each arm comes first.
     """
 
     retries: int = 2
     retry: str | None = None
     runtime: Runtime = dataclasses.field(default_factory=Runtime)
     callbacks: Sequence[Callback] = ()
+    preflight: bool = False
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -165,13 +168,7 @@ class Runner:
             cell_id=cell.cell_id,
             recipe=recipe,
             seed=cell.seed,
-            runtime=dataclasses.replace(
-                options.runtime,
-                device=slot.device,
-                cache=self._stores.cache,
-                checkpoint=self._stores.checkpoint(cell.cell_id),
-                parts=cell.parts,
-            ),
+            runtime=self._runtime(slot, checkpoint=self._stores.checkpoint(cell.cell_id), parts=cell.parts),
             record=RecordInfo(
                 tracking_uri=self._tracker.uri,
                 run_id=run_id,
@@ -188,6 +185,16 @@ class Runner:
             callbacks=options.callbacks if "test" in cell.parts else (),
             judged_by=cell.judged_by,
         )
+
+    def _runtime(self, slot: Slot, **own: Any) -> Runtime:
+        return dataclasses.replace(self._options.runtime, device=slot.device, cache=self._stores.cache, **own)
+
+    def _prove(self, cells: Sequence[Cell]) -> None:
+        """See that what is to be trained can be, as far as one step tells. A ValueError where it cannot."""
+        if cells and self._options.preflight:
+            runtime = self._runtime(self._pool.slots[0], parts=cells[0].parts)
+            log = self._stores.log(f"preflight-{self._plan.plan_id}")
+            self._display.proven(preflight.check(self._plan, cells, self._pool, runtime, log))
 
     def _network(self, recipe: Recipe) -> tuple[cost.Cost, dict[str, Any]]:
         """What a recipe's network costs, and its topology; the same for all seeds."""

@@ -57,6 +57,7 @@ class Scheduler(Runner):
         for cell_id, record in self._records.items():
             if record.state == FAILED and cell_id not in waiting:
                 self._note_failure(self._cells[cell_id], record.message)
+        self._prove([self._cells[cell_id] for cell_id in waiting])
         queue = Queue(self._stores.journal, f"{self._plan.experiment} {self._plan.plan_id}")
         queue.reconcile(
             waiting=[self._cells[cell_id] for cell_id in waiting],

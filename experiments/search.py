@@ -17,7 +17,8 @@ from dhm.recipe import Recipe
 from dhm.registry import unknown
 from experiments.benchmarks import Benchmark
 from experiments.factors import factor
-from experiments.grid import Cell, Grid, Levels, Plan, Variant, digest, recipe_id
+from experiments.grid import Cell, Grid, Plan, Variant, digest, recipe_id
+from experiments.points import Levels
 
 HELD_OUT = "data.val_fraction"
 ETA = 3  # Hyperband keeps one trial of so many at each of its steps

@@ -67,6 +67,7 @@ class Searcher(Runner):
         assert isinstance(search, Search)
         proposals = self._reconcile(search)
         if len(proposals):
+            self._prove(plan.cells_of_seed(plan.seeds[0]))
             announced = dataclasses.replace(plan, search=search.document(plan, None, {}))
             self._experiment_id = self._tracker.record_plan(announced, self._provenance, time.time())
         total = self.outcome.done + self.outcome.pruned + len(self.outcome.failed) + len(proposals)

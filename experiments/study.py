@@ -20,6 +20,7 @@ from experiments.searcher import Selection
 from experiments.stores import Stores
 
 RETRY = ("failed", "stale")
+MOST_SEEDS = 10_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,8 +89,8 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
     images = {spec: data.check(spec, seeds[0]) for spec in specs}
     for variant in variants:
         check_batches(variant.recipe, images[variant.recipe.data])
-    # One of each backbone takes an image of this size, or says that it cannot.
-    for variant in {variant.recipe.arch: variant for variant in variants}.values():
+    # Every network takes an image of this size, or says that it cannot.
+    for variant in variants:
         measure(variant.recipe, channels=data.channels, size=data.image_shape, num_classes=data.num_classes)
     return plan, data
 
@@ -159,6 +160,10 @@ def _seeds(asked: int | Sequence[int] | None, grid: Grid) -> list[int]:
     if isinstance(wanted, int) and not isinstance(wanted, bool):
         if wanted < 1:
             raise ValueError(f"seeds={wanted}: give how many, at least 1, or a list such as [0,1,2]")
+        if wanted > MOST_SEEDS:
+            raise ValueError(
+                f"seeds={wanted}: more than {MOST_SEEDS:,} are no study; to name one seed, write [{wanted}]"
+            )
         return list(range(wanted))
     if not isinstance(wanted, Sequence) or isinstance(wanted, str) or not wanted:
         raise ValueError(f"seeds={wanted}: give how many, at least 1, or a list such as [0,1,2]")

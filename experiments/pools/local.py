@@ -30,7 +30,7 @@ PRELOAD = [
     "mlflow",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.artifact.local_artifact_repo",
-    "experiments.trial",
+    "experiments.preflight",
 ]
 STOP = "stop"
 

@@ -76,6 +76,26 @@ def test_points_can_be_excluded() -> None:
     assert "dhm alpha 0.5" in names
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"factors": {"method": ["plain", "dsl"], "mimic.alpha": [0.5, 1.0]}}, ["mimic.alpha=0.5", "mimic.alpha=1.0"]),
+        ({"factors": {"method": ["plain", "dhm"], "optim.lr": [1, 0.1, 1.0]}}, ["optim.lr=1 ", "'plain lr 1'"]),
+        ({"factors": {"method": ["plain", "dhm"], "positions": ["1+2", "2+1"]}}, ["'plain at 1+2' and 'plain at 2+1'"]),
+    ],
+)
+def test_levels_that_change_nothing_are_refused_and_variants_named(asked: dict, words: list[str]) -> None:
+    with pytest.raises(ValueError, match="are one recipe") as caught:
+        grid(**asked).variants(DIGITS)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_level_may_be_without_effect_for_some_arms() -> None:
+    made = grid(factors={"method": ["plain", "dhm"], "branch_depth": [1, 2]}).variants(DIGITS)
+    assert [variant.name for variant in made] == ["plain", "dhm branches x1", "dhm branches x2"]
+
+
 def test_base_and_overrides_change_every_variant_and_overrides_win() -> None:
     made = grid(base={"epochs": 7, "optim.lr": 0.3}).variants(DIGITS, overrides={"epochs": 9})
     assert {(variant.recipe.epochs, variant.recipe.optim.lr) for variant in made} == {(9, 0.3)}

@@ -1,0 +1,161 @@
+"""Before anything is trained: one step of each arm on the pool's device, so that a mistake shows now and not at night.
+
+Arms that must be equal are held against each other after that step, bit by bit: DHM with weight 0 is DSL.
+"""
+
+import dataclasses
+import hashlib
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dhm.data import load
+from dhm.engine import fit
+from dhm.recipe import Recipe
+from dhm.training import Callback, Runtime, Training
+from experiments.grid import Cell, Plan
+from experiments.pool import Ended, Pool, Send
+from experiments.trial import run_cell
+
+CPU_BATCH = 8  # images of the step on a CPU, for each replica; a GPU takes the whole batch, which must fit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Arms of which one step is to be made.
+
+    Args:
+        recipes: by variant.
+    """
+
+    recipes: dict[str, Recipe]
+    seed: int
+    runtime: Runtime
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probed:
+    """What came of a probe.
+
+    Args:
+        weights: digest of all weights after the step, by variant; of those before the one that failed.
+        failed: the variant that failed, and the last line of its error; none if all are well.
+    """
+
+    weights: dict[str, str]
+    failed: tuple[str, str] | None = None
+
+
+class _EnoughError(Exception):
+    pass
+
+
+class _FirstStep(Callback):
+    """Leaves after one step, with the digest of what it made of the weights."""
+
+    digest = ""
+
+    def on_step(self, training: Training) -> None:
+        digest = hashlib.sha256()
+        for name, tensor in training.network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        self.digest = digest.hexdigest()
+        raise _EnoughError
+
+
+def run_job(job: Any, send: Send, stop_asked: Callable[[], bool]) -> Any:
+    """What a pool runs in its slots: cells, and the probe before them."""
+    return run_probe(job, stop_asked) if isinstance(job, Probe) else run_cell(job, send, stop_asked)
+
+
+def run_probe(probe: Probe, stop_asked: Callable[[], bool] = lambda: False) -> Probed:
+    """Make one step of each arm. An error is an outcome, not an exception."""
+    weights: dict[str, str] = {}
+    data = None
+    for name, recipe in probe.recipes.items():
+        if stop_asked():
+            break
+        first = _FirstStep()
+        try:
+            data = data or load(recipe.data, probe.runtime.data_root, probe.runtime.cache)
+            fit(_small(recipe, probe.runtime), probe.seed, probe.runtime, [first], data)
+        except _EnoughError:
+            weights[name] = first.digest
+        except Exception as error:
+            traceback.print_exc()
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            line = f"{type(error).__name__}: {error}".splitlines()[0]
+            return Probed(weights=weights, failed=(name, f"{line} ({Path(last.filename).name}:{last.lineno})"))
+    return Probed(weights=weights)
+
+
+def check(plan: Plan, cells: Sequence[Cell], pool: Pool, runtime: Runtime, log: Path) -> float:
+    """Make one step of every arm that has a cell to be trained, in a slot of the pool.
+
+    Args:
+        cells: those that are to be trained.
+        runtime: of the runs.
+        log: file for what the probe prints.
+
+    Returns:
+        the seconds that it took.
+
+    Raises:
+        ValueError: an arm cannot be trained, or arms that must be equal are not.
+    """
+    started = time.monotonic()
+    wanted = {cell.variant.name for cell in cells}
+    recipes = {variant.name: variant.recipe for variant in plan.variants}
+    groups = [names for names in equal_arms(recipes) if wanted & set(names)]
+    chosen = wanted.union(*groups)
+    probe = Probe(
+        recipes={name: recipe for name, recipe in recipes.items() if name in chosen},
+        seed=plan.seeds[0],
+        runtime=dataclasses.replace(runtime, checkpoint=None, workers=0),
+    )
+    slot = pool.slots[0]
+    pool.start(slot, probe, str(log))
+    ended = None
+    while ended is None:
+        ended = next((event for event in pool.wait(0.25) if isinstance(event, Ended)), None)
+    if ended.lost is not None:
+        raise ValueError(
+            f"the first step of {', '.join(probe.recipes)} was lost on {slot.name} ({ended.lost}), perhaps for want of "
+            f"memory: give a smaller optim.batch_size, or fewer slots; {log} has what it printed"
+        )
+    judge(ended.outcome, groups, log)
+    return time.monotonic() - started
+
+
+def judge(found: Probed, groups: Sequence[Sequence[str]], log: Path) -> None:
+    """Raise a ValueError unless every step went well and equal arms are equal."""
+    if found.failed is not None:
+        name, error = found.failed
+        raise ValueError(
+            f"nothing was started: {name!r} fails at its first step, with {error}. {log} has the whole trace"
+        )
+    for names in groups:
+        if len({found.weights[name] for name in names if name in found.weights}) > 1:
+            raise ValueError(
+                f"nothing was started: {' and '.join(map(repr, names))} must be equal to the bit, and their weights "
+                "differ after one step. Find what the mimicking loss does at alpha=0"
+            )
+
+
+def equal_arms(recipes: dict[str, Recipe]) -> list[list[str]]:
+    """Groups of variants that are different recipes of one thing: mimicking with weight 0 is none."""
+    groups: dict[Recipe, list[str]] = {}
+    for name, recipe in recipes.items():
+        idle = recipe.mimic is not None and recipe.mimic.alpha == 0
+        groups.setdefault(dataclasses.replace(recipe, mimic=None) if idle else recipe, []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _small(recipe: Recipe, runtime: Runtime) -> Recipe:
+    if runtime.device != "cpu":
+        return recipe
+    batch = min(recipe.optim.batch_size, CPU_BATCH * recipe.replicas)
+    return dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, batch_size=batch))

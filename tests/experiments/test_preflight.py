@@ -1,0 +1,77 @@
+"""A mistake shows before anything is trained."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from dhm.fields import replace_at
+from dhm.losses import TERMS
+from dhm.recipe import Recipe, TermSpec
+from dhm.training import Runtime
+from experiments import preflight
+from experiments.benchmarks import BENCHMARKS
+from experiments.preflight import Probe, Probed, equal_arms, judge, run_probe
+from tests.experiments.conftest import Workplace
+
+DHM = BENCHMARKS.get("digits").base()
+DSL = dataclasses.replace(DHM, mimic=None)
+IDLE = replace_at(DHM, "mimic.alpha", 0.0)
+
+
+def probe(**recipes: Recipe) -> Probed:
+    return run_probe(Probe(recipes=recipes, seed=0, runtime=Runtime()))
+
+
+def test_arms_that_must_be_equal_are_and_others_are_not() -> None:
+    found = probe(dsl=DSL, idle=IDLE, dhm=DHM)
+    assert found.failed is None
+    assert found.weights["dsl"] == found.weights["idle"] != found.weights["dhm"]
+    assert equal_arms({"dsl": DSL, "idle": IDLE, "dhm": DHM}) == [["dsl", "idle"]]
+    judge(found, [["dsl", "idle"]], Path("log"))
+
+
+def test_equal_arms_that_come_apart_are_refused() -> None:
+    with pytest.raises(ValueError, match="'dsl' and 'idle' must be equal to the bit"):
+        judge(Probed(weights={"dsl": "a", "idle": "b"}), [["dsl", "idle"]], Path("log"))
+
+
+def test_an_arm_whose_step_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: object) -> torch.Tensor:
+        raise TypeError("the term takes something else")
+
+    monkeypatch.setitem(TERMS._values, "broken", broken)
+    found = probe(
+        plain=dataclasses.replace(DSL, branches=()), mine=dataclasses.replace(DSL, terms=(TermSpec(name="broken"),))
+    )
+    assert list(found.weights) == ["plain"]
+    with pytest.raises(
+        ValueError, match=r"nothing was started: 'mine' fails .* TypeError: the term .*\.py:\d+"
+    ) as caught:
+        judge(found, [], Path("the-log"))
+    assert "the-log" in str(caught.value)
+
+
+def test_it_comes_before_training_and_only_then(workplace: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert workplace.run("grid=methods", "seeds=1", "epochs=1") == 0
+    shown = capsys.readouterr().out
+    assert shown.index("one step of each arm went well") < shown.index("[1/3]")
+    assert workplace.run("grid=methods", "seeds=1", "epochs=1") == 0
+    assert "one step" not in capsys.readouterr().out
+
+
+def test_a_refusal_leaves_no_cell_behind(
+    workplace: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(found: Probed, groups: object, log: Path) -> None:
+        judge(dataclasses.replace(found, failed=("dhm", "TypeError: no (losses.py:1)")), [], log)
+
+    monkeypatch.setattr(preflight, "judge", refuse)
+    assert workplace.run("grid=methods", "seeds=1", "epochs=1") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "'dhm' fails at its first step" in line
+    assert workplace.records().empty
+    assert not list((workplace.store / "checkpoints").iterdir())
+    monkeypatch.undo()
+    assert workplace.run("grid=methods", "seeds=1", "epochs=1") == 0
