@@ -10,13 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from dhm.backbones.base import SeededDropout
-from dhm.data import Batches, DataSet, RawData, split
+from dhm.data import Batches, DataSet, RawData, load, split
 from dhm.diagnostics import Diagnostics
 from dhm.engine import fit
 from dhm.losses import objective
@@ -214,6 +216,55 @@ def test_replicas_see_the_batches_that_one_process_sees(few_digits: RawData) -> 
     for (images, labels), *parts in zip(whole, *shares, strict=True):
         assert torch.equal(torch.cat([part[0] for part in parts]), images)
         assert torch.equal(torch.cat([part[1] for part in parts]), labels)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_replicas_decode_the_shares_of_the_batches_that_one_process_decodes(tmp_path: Path, workers: int) -> None:
+    draws = np.random.default_rng(0)
+    for number in range(14):
+        file = tmp_path / ("train" if number < 10 else "test") / f"class{number % 2}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draws.integers(0, 256, (14, 17, 3), dtype=np.uint8)).save(file)
+    spec = DataSpec(name="image_folder", augment="resized_crop", image_size=8, mean=(0.5,) * 3, std=(0.2,) * 3)
+    data = load(spec, tmp_path)
+    whole, *shares = (
+        list(data.open(spec, 0, batch_size=4, workers=workers, replica=replica).train.epoch(0, 1))
+        for replica in (Replica(), Replica(0, 2), Replica(1, 2))
+    )
+    assert [len(labels) for _, labels in whole] == [4, 4, 2]
+    for (images, labels), *parts in zip(whole, *shares, strict=True):
+        assert [len(part[1]) for part in parts] == [len(labels) // 2] * 2
+        assert torch.equal(torch.cat([part[0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[1] for part in parts]), labels)
+
+
+WAITS_IN_VAIN = """
+import multiprocessing, time
+from dhm import processes
+from dhm.processes import replicated
+from tests.dhm.test_replicas import nothing
+
+if __name__ == "__main__":
+    processes.GRACE = 0.5
+    with replicated(2, "cpu", nothing):
+        multiprocessing.active_children()[0].kill()
+        time.sleep(600)
+"""
+
+
+def nothing(replica: Replica) -> None:
+    pass
+
+
+def test_the_first_replica_does_not_wait_for_ever_for_one_that_is_gone(tmp_path: Path) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text(WAITS_IN_VAIN)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, script], check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1
+    assert "a replica is gone, and the run waits for it in vain" in done.stderr
 
 
 def test_replicas_drop_out_by_draws_of_their_own() -> None:
