@@ -58,7 +58,7 @@ def build(
     ]
     wanted = [grid for grid in grids if plan_ids is None or grid.plan.plan_id in plan_ids]
     built = [_build_grid(uri, grid, out / folder(grid.plan, plans)) for grid in wanted]
-    origin = {"plans": [grid.plan.plan_id for grid in grids]}
+    origin = {"plans": {grid.plan.plan_id: grid.plan.experiment_id for grid in grids}}
     _write_table(coverage_table.build(grids), out / "coverage", origin)
     for benchmark in published.METRICS:
         _write_table(published.build(grids, benchmark), out / benchmark / "published", origin)
