@@ -27,7 +27,7 @@ def coverage(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
         )
     rows = []
     for variant in plan.ordered:
-        for seed in plan.seeds:
+        for seed in plan.seeds_of(variant.name):
             judged = [
                 (*_judge(plan, variant.recipe_id, record), record["run_id"])
                 for record in records.get((variant.name, seed), [])

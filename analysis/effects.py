@@ -1,9 +1,12 @@
 """What each variant of a grid does: its error, and its paired difference to the baseline with a verdict."""
 
+from typing import Any
+
 import pandas as pd
 
-from analysis import schema, stats
+from analysis import schema, sequential, stats
 from analysis.data import GridData, records
+from analysis.plan import Plan
 
 COLUMNS = (
     "variant", "against", "seeds", "mean", "sd", "mean_low", "mean_high", "best",
@@ -14,8 +17,9 @@ COLUMNS = (
 def effects(grid: GridData) -> pd.DataFrame:
     """Return one row a variant, baselines first: COLUMNS. Errors in percent, differences in points.
 
-    `against` is None for a baseline. Verdicts go by Holm's p over all comparisons of the grid. A variant
-    without any usable cell keeps its row, with NaN.
+    `against` is None for a baseline. Verdicts go by Holm's p over all comparisons of the grid; where seeds were added
+    look by look, p and the interval are those of `analysis.sequential`. A variant without any usable cell keeps its
+    row, with NaN.
     """
     plan = grid.plan
     rows = []
@@ -34,7 +38,7 @@ def effects(grid: GridData) -> pd.DataFrame:
         }
         if plan.is_arm(variant.name):
             against = plan.baseline_of(variant.name)
-            result = stats.paired(errors, grid.by_seed(against))
+            result = _compared(grid, variant.name, against)
             row |= {"against": against, "pairs": result.n, "difference": result.mean}
             row |= {"sd_difference": result.sd, "low": result.low, "high": result.high}
             row |= {"d_z": result.d_z, "p": result.p}
@@ -42,10 +46,21 @@ def effects(grid: GridData) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame["against"] = frame["against"].astype(object).where(frame["against"].notna(), None)
     frame["p_holm"] = stats.holm(frame["p"].astype(float).tolist())
-    frame["verdict"] = [
-        "" if row["against"] is None else stats.verdict(row["difference"], row["p_holm"]) for row in records(frame)
-    ]
+    frame["verdict"] = ["" if row["against"] is None else _verdict(plan, row) for row in records(frame)]
     return frame
+
+
+def _compared(grid: GridData, arm: str, against: str) -> stats.Paired:
+    errors = grid.by_seed(arm), grid.by_seed(against)
+    if not grid.plan.looks:
+        return stats.paired(*errors)
+    return sequential.compare(grid.plan.looks, *errors, grid.plan.seeds_of(arm))
+
+
+def _verdict(plan: Plan, row: dict[str, Any]) -> str:
+    told = stats.verdict(row["difference"], row["p_holm"])
+    more = plan.looks and len(plan.seeds_of(row["variant"])) < plan.looks[-1]
+    return stats.OPEN if more and told == stats.NO_DIFFERENCE else told
 
 
 def differences(grid: GridData, variant: str) -> dict[int, float]:

@@ -48,6 +48,7 @@ class Plan:
     experiment: str
     experiment_id: str
     search: Mapping[str, Any] | None = None  # as the schema has it; none for a plain grid
+    sequential: Mapping[str, Any] | None = None  # as the schema has it; none where all variants have all seeds
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], *, experiment: str, experiment_id: str) -> "Plan":
@@ -74,6 +75,7 @@ class Plan:
                 experiment=experiment,
                 experiment_id=experiment_id,
                 search=record.get("search"),
+                sequential=record.get("sequential"),
             )
         except KeyError as missing:
             raise ValueError(
@@ -100,6 +102,8 @@ class Plan:
         """What to type to do the cells that are not done."""
         counted = self.seeds == tuple(range(len(self.seeds)))
         seeds = len(self.seeds) if counted else str(list(self.seeds)).replace(" ", "")
+        if self.sequential is not None:
+            seeds = "auto"
         words = [
             f"grid={self.grid}",
             f"benchmark={self.benchmark}",
@@ -108,6 +112,15 @@ class Plan:
             f"seeds={seeds}",
         ]
         return "python -m experiments.run " + shlex.join(words)
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds at which comparisons are looked at; empty where seeds are fixed."""
+        return tuple(self.sequential["looks"]) if self.sequential is not None else ()
+
+    def seeds_of(self, name: str) -> tuple[int, ...]:
+        """Return the seeds of a variant, in the order in which they were added."""
+        return self.seeds if self.sequential is None else self.seeds[: self.sequential["seeds"][name]]
 
     def variant(self, name: str) -> VariantRecord:
         """Return a variant by its name. ValueError lists the names."""

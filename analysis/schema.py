@@ -98,6 +98,9 @@ ERROR_FILE = "error.txt"  # the whole trace of a failure
 #   variants: list of {name, recipe_id, role, method, arch,
 #                      factors ({name: level, or null where it does not apply}),
 #                      baseline (name of the variant that it is compared with; null for a baseline)}
+# for seeds that were added where comparisons were open (`analysis.sequential`):
+#   sequential: {looks (numbers of seeds at which comparisons are looked at),
+#                seeds ({name of a variant: how many of `seeds` it has, the first ones})}
 # and, for a search alone:
 #   search: {search_id, space ({path: [low, high, whether in logarithms]}), seed (of its trials),
 #            held_out (share of the training images that judge), pruner, trials (how many were asked for),

@@ -13,6 +13,7 @@ RESAMPLES = 9_999
 
 BETTER, WORSE = "better", "worse"
 NO_DIFFERENCE, TOO_FEW = "no difference shown", "too few seeds to tell"
+OPEN = "open, more seeds to come"  # where seeds are added look by look
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import coverage, stats
+from analysis import coverage, sequential, stats
 from analysis.data import GridData, IncompleteError, records
 from analysis.effects import effects
 from analysis.plan import Plan
@@ -19,7 +19,8 @@ _SHOWN = 12  # arms that a terminal can list
 def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -> str:
     """Return the answer as far as the records carry it. It gives no mean where the grid is not complete."""
     grid = GridData(plan=plan, runs=runs, allow_incomplete=allow_incomplete)
-    seeds = f"{len(plan.seeds)} seed{'s' if len(plan.seeds) != 1 else ''}"
+    numbers = sorted({len(plan.seeds_of(name)) for name in plan.names})
+    seeds = f"{numbers[0]} to {numbers[-1]} seeds" if len(numbers) > 1 else _seeds(numbers[0])
     head = f"{plan.title}: {len(plan.variants)} variants × {seeds} on {plan.benchmark}."
     told = [head, *([plan.question] if plan.question else [])]
     try:
@@ -47,7 +48,7 @@ def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -
     told += [_line(row, places, width, several) for row in shown]
     if len(shown) < len(arms):
         told.append(f"  and {len(arms) - len(shown)} more, see the table.")
-    return "\n".join([*told, *_trust(arms, len(plan.seeds), places)])
+    return "\n".join([*told, *_trust(plan, arms, places)])
 
 
 def _line(row: dict[str, Any], places: int, width: int, several: bool) -> str:
@@ -60,13 +61,17 @@ def _line(row: dict[str, Any], places: int, width: int, several: bool) -> str:
     return f"{name}{number(difference, places, signed=True)}{interval}: {row['verdict']}{against}"
 
 
-def _trust(arms: Sequence[dict[str, Any]], seeds: int, places: int) -> list[str]:
-    """Say how small a difference the grid could not have shown."""
+def _seeds(number: int) -> str:
+    return f"{number} seed{'s' if number != 1 else ''}"
+
+
+def _trust(plan: Plan, arms: Sequence[dict[str, Any]], places: int) -> list[str]:
+    """Say how small a difference the grid could not have shown, or by which rule its seeds were added."""
     if not arms:
         return []
     reach = sorted((row["high"] - row["low"]) / 2 for row in arms if not math.isnan(row["low"]))
     if not reach:
-        return [f"With {seeds} seed{'s' if seeds != 1 else ''} no difference can be told from chance; use 3 or more."]
+        return [f"With {_seeds(len(plan.seeds))} no difference can be told from chance; use 3 or more."]
     half = number(reach[len(reach) // 2], places)
     told = [
         "Differences are paired by seed; verdicts are corrected for "
@@ -74,7 +79,11 @@ def _trust(arms: Sequence[dict[str, Any]], seeds: int, places: int) -> list[str]
     ]
     if all(row["verdict"] == stats.NO_DIFFERENCE for row in arms):
         told.append("That no difference is shown does not show that there is none.")
-    told.append(f"A typical interval reaches {half} points either way: {seeds} seeds cannot show much less than that.")
+    if plan.looks:
+        return [*told, sequential.words(plan.looks)]
+    told.append(
+        f"A typical interval reaches {half} points either way: {len(plan.seeds)} seeds cannot show much less than that."
+    )
     return told
 
 

@@ -4,10 +4,10 @@ import math
 
 import pandas as pd
 
-from analysis import power, schema, stats
+from analysis import power, schema, sequential, stats
 from analysis.data import GridData, records
 from analysis.effects import differences, effects
-from analysis.tables.table import NONE, Column, Row, Table, decimals, number, p_value, provenance, seed_words
+from analysis.tables.table import NONE, Column, Row, Table, decimals, number, p_value, provenance, seeds_of_grid
 
 
 def build(grid: GridData) -> Table:
@@ -63,7 +63,8 @@ def _error(row: Row, places: int) -> str:
 def _reach(grid: GridData, frame: pd.DataFrame) -> dict[str, list[float]]:
     """Return columns: the bootstrap's limits, what the seeds at hand could show, and how many seeds would show what.
 
-    Needed are seeds for the difference that was found, and for half a point.
+    Needed are seeds for the difference that was found, and for half a point. Power is that of a fixed number of
+    seeds, so none is told where they were added look by look.
     """
     found: dict[str, list[float]] = {
         name: [] for name in ("boot_low", "boot_high", "detectable", "seeds_needed", "seeds_for_half_point")
@@ -71,7 +72,7 @@ def _reach(grid: GridData, frame: pd.DataFrame) -> dict[str, list[float]]:
     for row in records(frame):
         arm = row["against"] is not None
         low, high = stats.bootstrap(list(differences(grid, row["variant"]).values()) if arm else [])
-        sd, pairs = row["sd_difference"], row["pairs"]
+        sd, pairs = math.nan if grid.plan.looks else row["sd_difference"], row["pairs"]
         numbers = (
             low,
             high,
@@ -117,16 +118,17 @@ def _caption(grid: GridData, tests: int, baselines: list[str], reach: str) -> st
     against = baselines[0] if len(baselines) == 1 else "the baseline named"
     told = [
         f"{plan.title} on {plan.benchmark}{f' ({plan.data_words})' if plan.data_words else ''}: {_training(grid)}.",
-        f"Error of the last epoch, mean ± standard deviation over {seed_words(plan.seeds)}.",
-        f"Differences are to {against}, in percentage points, paired by seed; below "
-        "zero is better. Intervals are Student's, each for itself.",
+        f"Error of the last epoch, mean ± standard deviation over {seeds_of_grid(plan)}.",
+        f"Differences are to {against}, in percentage points, paired by seed; below zero is better.",
+        sequential.words(plan.looks) if plan.looks else "Intervals are Student's, each for itself.",
     ]
     if tests:
         told.append(
-            f"p is the paired t test's; the verdict goes by Holm's correction over {tests} comparison"
-            f"{'s' if tests > 1 else ''} at 0.05. {reach}".strip()
+            ("The test is the paired t test" if plan.looks else "p is the paired t test's")
+            + f"; the verdict goes by Holm's correction over {tests} comparison{'s' if tests > 1 else ''} at 0.05. "
+            + reach
         )
     told.append("Best epoch: mean over seeds of the lowest test error of any epoch, which is chosen on the test set.")
     if plan.overrides:
         told.append(f"Changed from the grid's own recipe: {', '.join(plan.overrides)}.")
-    return " ".join([*told, provenance(grid)])
+    return " ".join([*(words.strip() for words in told), provenance(grid)])

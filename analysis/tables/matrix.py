@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import stats, style
+from analysis import sequential, stats, style
 from analysis.data import GridData, records
 from analysis.effects import effects
 from analysis.plan import Level, Plan
-from analysis.tables.table import NONE, Column, Row, Table, decimals, number, provenance, seed_words
+from analysis.tables.table import NONE, Column, Row, Table, decimals, number, provenance, seeds_of_grid
 
 METHOD = "method"
 _MARKS = {stats.BETTER: "*", stats.WORSE: "†"}
@@ -152,10 +152,12 @@ def _caption(grid: GridData, layout: _Layout) -> str:
     to = baselines[0] if len(baselines) == 1 else "its baseline, the one with the same other levels"
     told = [
         f"{plan.title} on {plan.benchmark}: top-1 error of the last epoch in percent, mean ± standard deviation over "
-        f"{seed_words(plan.seeds)}.",
+        f"{seeds_of_grid(plan)}.",
         f"Marked * is better and † worse than {to}, by Holm's correction over all comparisons of the grid; differences "
         "and their intervals are in the comparison.",
     ]
+    if plan.looks:
+        told.append(sequential.words(plan.looks))
     placed = [name for by_level in layout.cells.values() for name in by_level.values()]
     if len(set(placed)) < len(placed):
         told.append("A number that stands several times is of the same runs: the factor makes no difference to them.")

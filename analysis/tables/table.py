@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.data import GridData, records
+from analysis.plan import Plan
 
 NONE = "–"  # where there is no number
 Row = dict[str, Any]
@@ -95,6 +96,14 @@ def seed_words(seeds: Iterable[int]) -> str:
     if len(known) > 2 and known == list(range(known[0], known[-1] + 1)):
         return f"{len(known)} seeds ({known[0]} to {known[-1]})"
     return f"{len(known)} seed{'s' if len(known) != 1 else ''} ({', '.join(map(str, known))})"
+
+
+def seeds_of_grid(plan: Plan) -> str:
+    """Return the seeds of a plan in words: 5 seeds (0 to 4), or where variants differ 5 to 15 seeds (from 0)."""
+    numbers = sorted({len(plan.seeds_of(name)) for name in plan.names})
+    if len(numbers) == 1:
+        return seed_words(plan.seeds_of(plan.names[0]))
+    return f"{numbers[0]} to {numbers[-1]} seeds (from {plan.seeds[0]})"
 
 
 def _bar(text: str) -> str:
