@@ -1,6 +1,6 @@
 # Every target sets up what it needs, once, in .venv; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format ui report bench clean
+.PHONY: help run test test-slow check format ui report notebooks bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -46,6 +46,9 @@ ui: $(READY) ## open MLflow on the recorded runs (PORT=5000)
 
 report: $(READY) ## rebuild every table and figure, and results/report.html with all of them (a PDF where Chromium is)
 	$(BIN)/python -m analysis.build --report
+
+notebooks: $(READY) ## execute the notebooks on the recorded runs (one whose grid was not run keeps its output)
+	$(BIN)/python -m analysis.notebooks
 
 bench: $(READY) ## measure what a run spends outside training
 	$(BIN)/python -m benchmarks.overhead
