@@ -15,7 +15,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Run
+from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from analysis import schema
@@ -110,6 +110,18 @@ def find(uri: str, word: str) -> dict[str, Any]:
         "tags": run.data.tags,
         "metrics": sorted(run.data.metrics),
     }
+
+
+def discarded(uri: str) -> pd.DataFrame:
+    """Return one row a run in MLflow's bin: run_id, name, experiment, status, artifact_uri."""
+    with _readable(uri) as client:
+        names = {experiment.experiment_id: experiment.name for experiment in _experiments(client)}
+        found = _search(client, list(names), "", ViewType.DELETED_ONLY)
+    rows = [
+        (run.info.run_id, run.info.run_name, names[run.info.experiment_id], run.info.status, run.info.artifact_uri)
+        for run in found
+    ]
+    return pd.DataFrame(rows, columns=["run_id", "name", "experiment", "status", "artifact_uri"])
 
 
 def unique_cells(frame: pd.DataFrame) -> pd.DataFrame:
@@ -208,11 +220,13 @@ def _plans_of(experiment: Experiment) -> list[Plan]:
     ]
 
 
-def _search(client: MlflowClient, experiment_ids: list[str], condition: str) -> list[Run]:
+def _search(
+    client: MlflowClient, experiment_ids: list[str], condition: str, view: int = ViewType.ACTIVE_ONLY
+) -> list[Run]:
     found: list[Run] = []
     token: str | None = "" if experiment_ids else None
     while token is not None:
-        page = client.search_runs(experiment_ids, condition, max_results=_PAGE, page_token=token or None)
+        page = client.search_runs(experiment_ids, condition, view, max_results=_PAGE, page_token=token or None)
         found += page
         token = page.token or None
     return found

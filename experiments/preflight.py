@@ -114,7 +114,7 @@ def check(plan: Plan, cells: Sequence[Cell], pool: Pool, runtime: Runtime, log: 
     probe = Probe(
         recipes={name: recipe for name, recipe in recipes.items() if name in chosen},
         seed=plan.seeds[0],
-        runtime=dataclasses.replace(runtime, checkpoint=None, workers=0),
+        runtime=dataclasses.replace(runtime, checkpoint=None, workers=0, compile=False),
     )
     slot = pool.slots[0]
     pool.start(slot, probe, str(log))

@@ -1,0 +1,107 @@
+"""Remove from a store what nobody needs any more. It shows what, and how much, and asks first.
+
+  checkpoints   of cells that are done, or that have no record
+  cache         decoded images; they are made again when they are wanted
+  journals      damaged ones, that were rebuilt
+  discarded     runs in MLflow's bin that hold no result
+
+KIND is any of these; without one, all. A discarded run that holds a result goes only where its id is given:
+
+  runs=ID,ID    these discarded runs, for good
+  store=DIR     which store (results/store)
+
+Exit codes: 0 done, or nothing to do; 1 not confirmed; 2 a mistake.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dhm.registry import unknown
+from experiments.status import megabytes
+from experiments.stores import Stores
+from experiments.survey import Rubbish, Survey
+from experiments.tracking import purge
+from experiments.words import CommandLine
+
+KINDS = ("checkpoints", "cache", "journals", "discarded")
+SHOWN = 20  # of a kind, by name
+
+COMMAND = CommandLine(
+    "experiments.clean",
+    __doc__,
+    words="[KIND ...]",
+    settings={"store": "results/store", "runs": None},
+    options={"yes": "do not ask"},
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    try:
+        words, settings = COMMAND.read(sys.argv[1:] if arguments is None else arguments)
+        for word in words:
+            if word not in KINDS:
+                raise unknown("kind", word, KINDS)
+        stores = Stores(root=Path(settings["store"]))
+        survey = Survey(stores)
+        ids = [] if settings["runs"] is None else settings["runs"].split(",")
+        # Who names runs and no kind means these runs.
+        chosen = _chosen(survey, words or ([] if ids else KINDS), ids)
+        kept = [item.run_id for item in survey.rubbish() if item.result and item.run_id not in ids]
+        if kept:
+            print(f"kept: {len(kept)} discarded run(s) that hold a result; to delete them, runs={','.join(kept)}")
+        if not chosen:
+            print("nothing to remove")
+            return 0
+        _show(chosen)
+        if not settings["yes"] and not _confirmed():
+            print("nothing was removed")
+            return 1
+        for path in (path for item in chosen for path in item.paths):
+            path.unlink(missing_ok=True)
+        runs = [item.run_id for item in chosen if item.run_id]
+        if runs:
+            purge(stores, runs)
+        print(f"removed {megabytes(sum(item.size for item in chosen))}")
+        return 0
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _chosen(survey: Survey, kinds: Sequence[str], ids: Sequence[str]) -> list[Rubbish]:
+    found = list(survey.rubbish())
+    known = {item.run_id for item in found if item.run_id}
+    for run_id in ids:
+        if run_id not in known:
+            raise ValueError(
+                f"runs={run_id}: no run in MLflow's bin has this id (whole ids are needed). A run gets there when it "
+                "is deleted on MLflow's page, or made anew by retry=stale"
+            )
+    chosen = [item for item in found if item.run_id in ids or (item.kind in kinds and not item.result)]
+    for item in chosen:
+        if item.run_id and not survey.is_inside(item.run_id):
+            raise ValueError(f"{item.what}: its artifacts are not in this store, so they are left to you and MLflow")
+    return chosen
+
+
+def _show(chosen: Sequence[Rubbish]) -> None:
+    for kind in KINDS:
+        items = [item for item in chosen if item.kind == kind]
+        if items:
+            print(f"{kind}: {len(items)}, {megabytes(sum(item.size for item in items))}")
+            for item in items[:SHOWN]:
+                print(f"  {item.what}")
+            if len(items) > SHOWN:
+                print(f"  and {len(items) - SHOWN} more")
+
+
+def _confirmed() -> bool:
+    if not sys.stdin.isatty():
+        raise ValueError("nothing was removed: there is nobody to ask; give --yes to remove it")
+    return input("Remove all of this? [y/N] ").strip().lower() in ("y", "yes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
