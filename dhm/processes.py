@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import tempfile
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing
 from torch import distributed
 
 from dhm.replicas import Replica
@@ -62,10 +62,12 @@ def replicated(count: int, device: str, follow: Callable[[Replica], None]) -> It
     _require_devices(first, device)
     with tempfile.TemporaryDirectory(prefix="dhm-replicas-") as folder:
         store = Path(folder) / "store"
+        # Copied: multiprocessing would put tensors into shared memory, of which containers have little.
+        task = pickle.dumps(follow)
         others = _Others(on_gpu=torch.device(device).type == "cuda")
         try:
             for index in range(1, count):
-                others.start(_run, Replica(index, count), device, store, follow)
+                others.start(_run, Replica(index, count), device, store, task)
             others.wait_until_ready()
             with _joined(first, device, store):
                 yield first
@@ -157,7 +159,7 @@ def _run(
     replica: Replica,
     device: str,
     store: Path,
-    follow: Callable[[Replica], None],
+    task: bytes,
 ) -> None:
     """What the process of another replica does."""
     # Ctrl-C in a terminal reaches every process of it; the first replica decides.
@@ -166,6 +168,7 @@ def _run(
     channel.send(READY)
     try:
         with _joined(replica, device, store):
+            follow: Callable[[Replica], None] = pickle.loads(task)
             follow(replica)
     except Exception as error:
         channel.send((isinstance(error, torch.OutOfMemoryError | MemoryError), traceback.format_exc()))

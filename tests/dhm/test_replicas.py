@@ -152,11 +152,13 @@ def not_importable(path: str) -> None:
     raise AssertionError(path)
 
 
-def test_a_replica_that_cannot_begin_fails_the_run(few_digits: RawData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_that_cannot_read_its_task_fails_the_run(
+    few_digits: RawData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Where it starts again, a process cannot import what only this one knows.
     monkeypatch.setattr(BrokenElsewhere, "__reduce__", lambda self: (not_importable, ("made up",)))
     fields = {field.name: getattr(few_digits, field.name) for field in dataclasses.fields(RawData)}
-    with pytest.raises(ReplicaError, match="replica-1 ended with code 1"):
+    with pytest.raises(ReplicaError, match=r"AssertionError: made up \(in replica-1\)"):
         fit(TWO, 0, data=BrokenElsewhere(**fields))
 
 
