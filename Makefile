@@ -1,6 +1,6 @@
 # Every target sets up what it needs, once, in .venv; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format ui report notebooks bench clean
+.PHONY: help run test test-slow test-faults check format ui report notebooks bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -28,6 +28,9 @@ test: $(READY) ## run the tests (ARGS=... for pytest)
 
 test-slow: $(READY) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-faults: $(READY) ## kill runs, fill disks, take servers away: nothing is lost (minutes)
+	$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
 
 check: $(READY) ## ruff and strict mypy
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import schema
+from analysis import liveness, schema
 from analysis.plan import Plan
 
 DONE, STALE, RUNNING, FAILED, MISSING = "done", "stale", "running", "failed", "missing"
@@ -58,8 +58,8 @@ def sentence(plan: Plan, frame: pd.DataFrame) -> str:
 def _judge(plan: Plan, recipe_id: str, record: dict[str, Any]) -> tuple[str, str]:
     if record["status"] in ("RUNNING", "SCHEDULED"):
         return RUNNING, ""
-    if record["status"] == "KILLED":
-        return MISSING, "interrupted"
+    if record["status"] in ("KILLED", liveness.ORPHANED):
+        return MISSING, "interrupted" if record["status"] == "KILLED" else "orphaned"
     if record["status"] != "FINISHED":
         return FAILED, str(record[schema.FAILURE] or schema.ERROR)
     if pd.isna(record.get(schema.FINAL_TOP1)):

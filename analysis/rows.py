@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from analysis import coverage, schema
+from analysis import coverage, liveness, schema
 from analysis.plan import VariantRecord
 
 T = TypeVar("T")
@@ -45,6 +45,7 @@ _STATES = {
     "RUNNING": coverage.RUNNING,
     "SCHEDULED": coverage.RUNNING,
     "KILLED": coverage.MISSING,
+    liveness.ORPHANED: coverage.MISSING,
 }  # of a trial, by MLflow's words
 FACTOR = "factor."  # prefix of the columns that hold a plan's factors
 
@@ -61,7 +62,7 @@ def cell_row(run: Any, experiment: str, variants: dict[tuple[str, str], VariantR
     row |= {
         "run_id": run.info.run_id,
         "experiment": experiment,
-        "status": run.info.status,
+        "status": liveness.status(run.info.status, run.data.tags),
         "start_time": run.info.start_time,
         "end_time": run.info.end_time,
         "artifact_uri": run.info.artifact_uri,
@@ -77,10 +78,11 @@ def trial_row(run: Any, paths: Sequence[str]) -> dict[str, Any]:
     tags, params = run.data.tags, run.data.params
     row: dict[str, Any] = {name: tags.get(name) for name in TRIAL_TAGS}
     pruned = tags.get(schema.PRUNED)
+    status = liveness.status(run.info.status, tags)
     row |= {
         "run_id": run.info.run_id,
-        "status": run.info.status,
-        "state": coverage.PRUNED if pruned else _STATES.get(run.info.status, coverage.FAILED),
+        "status": status,
+        "state": coverage.PRUNED if pruned else _STATES.get(status, coverage.FAILED),
         schema.TRIAL_NUMBER: _read(run, tags, schema.TRIAL_NUMBER, int),
         schema.ATTEMPTS: _read(run, tags, schema.ATTEMPTS, int),
         schema.DIRTY: tags.get(schema.DIRTY) == "true",

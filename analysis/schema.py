@@ -26,6 +26,8 @@ ATTEMPTS = "attempts"  # how often the cell was started
 SOURCE_RUN = "source_run"  # run id of the original, where this record copies a cell of another plan
 FAILURE = "failure"  # class of the failure: one of FAILURES
 FAILURE_MESSAGE = "failure_message"  # last line of the error
+INTERRUPTIONS = "interruptions"  # what ended earlier attempts, and how often: "killed by SIGKILL (2), stopped"
+OWNER = "mlflow.dhm.owner"  # HOST:FILE, a lock that the scheduler of an open record holds while it lives
 
 # A trial of a search has no CELL_ID, so that nobody takes it for a cell, but:
 TRIAL_ID = "trial_id"  # recipe, seed, and that it is a trial: "3f9a2c41d0b7-s1000-trial"

@@ -193,6 +193,8 @@ def _has_tables(path: Path) -> bool:
     with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
         try:
             found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"the tracking store {path} cannot be read now: {error}.") from None
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{path} is no tracking store ({error}). Name another (--store or store=DIR).") from None
     return found is not None

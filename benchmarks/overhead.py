@@ -25,11 +25,11 @@ from analysis import schema, store
 from dhm.engine import fit
 from dhm.training import Runtime
 from experiments.grid import Cell
+from experiments.options import Options
 from experiments.pool import Slot
 from experiments.pools.local import LocalPool, slots
 from experiments.progress import Display
 from experiments.provenance import collect
-from experiments.runner import Options
 from experiments.scheduler import Scheduler
 from experiments.stores import Stores
 from experiments.study import Request, make_plan

@@ -50,9 +50,11 @@ class StudyConfig:
 
     Args:
         trials: of a search; none is its own number.
+        patience: seconds for which a tracking store that does not answer is waited for.
     """
 
     retries: int = 2
+    patience: float = 600
     trials: typing.Optional[int] = None  # noqa: UP045
 
 
@@ -109,6 +111,7 @@ _GENERAL: list[tuple[str, Any, Any]] = [
     ("grid_dir", typing.Optional[str], None),  # noqa: UP045
     ("allow_incomplete", bool, False),
     ("store", str, "results/store"),
+    ("tracking", typing.Optional[str], None),  # noqa: UP045
     ("results", str, "results"),
     ("pool", PoolConfig, dataclasses.field(default_factory=PoolConfig)),
     ("study", StudyConfig, dataclasses.field(default_factory=StudyConfig)),

@@ -7,13 +7,14 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from experiments.grid import Cell
 from experiments.pool import Slot
-from experiments.trial import Done, Failed, Progress, Pruned, Stopped
+from experiments.trial import Busy, Done, Failed, Progress, Pruned
 
 
 @dataclasses.dataclass(slots=True)
@@ -77,8 +78,16 @@ class Display:
         if slot.index in self._rows:
             self._rows[slot.index].progress = progress
 
+    def say(self, text: str) -> None:
+        """Something that whoever watches should know."""
+        self._console.print(escape(text), highlight=False, soft_wrap=True)
+
     def ended(self, slot: Slot, cell: Cell, outcome: Any, lost: str | None) -> None:
-        """A cell has left its slot."""
+        """A cell has left its slot.
+
+        Args:
+            lost: what interrupted it, if it is to be resumed.
+        """
         row = self._rows.pop(slot.index, None)
         if isinstance(outcome, Done):
             self._done += 1
@@ -89,10 +98,13 @@ class Display:
             word = f"given up after {outcome.epoch} epoch{'s' if outcome.epoch > 1 else ''}"
         elif isinstance(outcome, Failed):
             self._failed += 1
-            word = f"[red]failed[/]: {outcome.message}"
+            word = f"[red]failed[/]: {escape(outcome.message)}"
+        elif isinstance(outcome, Busy):
+            self._done += 1
+            word = "recorded by another study meanwhile"
         else:
             self._waiting += 1
-            word = "stopped, to be resumed" if isinstance(outcome, Stopped) else f"[yellow]lost[/] ({lost})"
+            word = f"[yellow]to be resumed[/] ({escape(str(lost))})"
         if self._live is None or not isinstance(outcome, Done):
             counted = f"[{self._done + self._failed:>{len(str(self._total))}}/{self._total}]"
             self._console.print(f"{Text(counted).markup} {cell.name}: {word}", highlight=False)

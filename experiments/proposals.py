@@ -34,10 +34,15 @@ class Found:
 
 
 class Proposals(Attempts):
-    """Settings to try: first those that were interrupted, then new ones, up to the number that the search asks for."""
+    """Settings to try: first those that were interrupted, then new ones, up to the number that the search asks for.
 
-    def __init__(self, journal: Path, plan: Plan, search: Search) -> None:
-        name = f"{plan.experiment} search {search.search_id(plan)}"
+    Args:
+        code: that trials are made by. Each has a study of its own in the journal, rebuilt from the records, so that a
+            trial that is made anew is not held against what it was.
+    """
+
+    def __init__(self, journal: Path, plan: Plan, search: Search, code: str) -> None:
+        name = f"{plan.experiment} search {search.search_id(plan)} {code}"
         super().__init__(journal, name, PRUNERS[search.pruner](plan.base.epochs))
         self._plan, self._search = plan, search
         self._space: dict[str, BaseDistribution] = {path: distribution(found) for path, found in search.space.items()}

@@ -7,15 +7,16 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import optuna
+from filelock import FileLock
 from optuna.pruners import BasePruner
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from experiments.grid import Cell
-from experiments.stores import repair_journal
 from experiments.trial import Progress
 
 CELL = "cell_id"
@@ -125,6 +126,42 @@ class Queue(Attempts):
             self.tell_failed(trial, "the cell is no longer part of the plan, or queued twice")
 
 
+class _JournalLock:
+    """Held by whoever writes to the journal. Optuna's own stays when its holder is killed, and outlasts its term where
+    the journal's path is relative; this one ends with its process."""
+
+    def __init__(self, journal: Path) -> None:
+        self._lock = FileLock(journal.with_name(f"{journal.name}.flock"))
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def repair_journal(path: Path) -> bool:
+    """Cut off a last line that was not written whole; the next append would corrupt the journal otherwise.
+
+    Returns:
+        whether anything was cut.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    lock = _JournalLock(path)  # the schedulers of other studies append to the same file
+    lock.acquire()
+    try:
+        with path.open("rb+") as file:
+            content = file.read()
+            if content.endswith(b"\n"):
+                return False
+            file.truncate(content.rfind(b"\n") + 1)
+    finally:
+        lock.release()
+    return True
+
+
 def _open(journal: Path, name: str, pruner: BasePruner | None) -> optuna.Study:
     if repair_journal(journal):
         logger.warning("%s ended in the middle of a line; that line was cut off", journal)
@@ -139,7 +176,8 @@ def _open(journal: Path, name: str, pruner: BasePruner | None) -> optuna.Study:
 
 
 def _study(journal: Path, name: str, pruner: BasePruner | None) -> optuna.Study:
-    storage = JournalStorage(JournalFileBackend(str(journal)))
+    lock: Any = _JournalLock(journal)
+    storage = JournalStorage(JournalFileBackend(str(journal), lock))
     return optuna.create_study(
         study_name=name, storage=storage, direction="minimize", pruner=pruner, load_if_exists=True
     )

@@ -8,9 +8,11 @@ from typing import Any
 import pandas as pd
 
 from analysis import schema, store
+from analysis.liveness import ORPHANED
 from experiments.grid import Plan
 
-DONE, FAILED = "FINISHED", "FAILED"  # MLflow's own words
+DONE, FAILED, RUNNING = "FINISHED", "FAILED", "RUNNING"  # MLflow's own words
+NEAREST_LAST = ("KILLED", ORPHANED, RUNNING, FAILED, DONE)  # of several records of a cell the last one of these counts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,11 +32,6 @@ class CellRecord:
     top1_error: float = math.nan
     message: str = ""
 
-    @property
-    def running(self) -> bool:
-        """Whether it was left open."""
-        return self.state == "RUNNING"
-
 
 def of_plan(runs: pd.DataFrame, plan: Plan) -> dict[str, CellRecord]:
     """The records of a plan's cells, by cell.
@@ -42,9 +39,30 @@ def of_plan(runs: pd.DataFrame, plan: Plan) -> dict[str, CellRecord]:
     Args:
         runs: `analysis.store.runs`.
     """
+    ordered = _nearest_last(_of_plan(runs, plan))
+    return {str(row[schema.CELL_ID]): _record(row) for row in ordered.to_dict("records")}
+
+
+def surplus(runs: pd.DataFrame, plan: Plan) -> list[str]:
+    """Run ids of records of a plan's cells that have a better one: a server that went away while it made a record may
+    have made two."""
+    return surplus_of(_of_plan(runs, plan), schema.CELL_ID)
+
+
+def surplus_of(rows: pd.DataFrame, identity: str) -> list[str]:
+    """See `surplus`; rows of the same `identity` are records of the same thing."""
+    ordered = _nearest_last(rows)
+    return [str(run_id) for run_id in ordered[ordered.duplicated(identity, keep="last")]["run_id"]]
+
+
+def _of_plan(runs: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     wanted = {cell.cell_id for cell in plan.cells}
-    mine = runs[(runs[schema.PLAN] == plan.plan_id) & runs[schema.CELL_ID].isin(wanted)]
-    return {str(row[schema.CELL_ID]): _record(row) for row in mine.to_dict("records")}
+    return runs[(runs[schema.PLAN] == plan.plan_id) & runs[schema.CELL_ID].isin(wanted)]
+
+
+def _nearest_last(rows: pd.DataFrame) -> pd.DataFrame:
+    rank = rows["status"].map({state: number for number, state in enumerate(NEAREST_LAST)}).fillna(-1)
+    return rows.loc[rank.sort_values(kind="stable").index]
 
 
 def originals(runs: pd.DataFrame, code: str, measured: Sequence[str] = ()) -> dict[str, CellRecord]:

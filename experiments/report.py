@@ -67,6 +67,8 @@ def help_page(console: Console) -> None:
             "pool.*": "slots_per_gpu, cpu_slots (0: as many as cores), threads, workers (decode images), "
             "channels_last, compile, deterministic",
             "store, results": "folders of the record and of tables and figures",
+            "tracking": "URI of an MLflow server that keeps the results",
+            "study.retries, .patience": "of lost runs; seconds to wait for a store",
             "allow_incomplete=true": "tables of a grid that is not complete, whose captions say so",
             "grid_dir": "folder with grids of your own, YAML",
         },
@@ -187,9 +189,11 @@ def results(console: Console, plan: Plan, stores: Stores, folder: Path, *, allow
         console.print(built_report(built), markup=False, soft_wrap=True)
     for refusal in built.refusals:
         console.print(f"not built: {refusal}", markup=False)
-    link = f"{UI}/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning"
+    page = stores.tracking_uri.rstrip("/") if stores.served else UI
+    link = f"{page}/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning"
     command = "make ui" if stores.root == Path("results/store") else f"make ui STORE={stores.root}"
-    console.print(f"MLflow: [bold]{command}[/], then {link}&viewStateShareKey={plan.plan_id}", soft_wrap=True)
+    first = "" if stores.served else f"[bold]{command}[/], then "
+    console.print(f"MLflow: {first}{link}&viewStateShareKey={plan.plan_id}", soft_wrap=True)
     return not built.refusals
 
 

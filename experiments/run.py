@@ -4,14 +4,12 @@ Exit codes: 0 all cells are done; 1 some are not, or a table could not be built;
 cannot be; 130 it was interrupted, and goes on where it was when it is given again.
 """
 
+import contextlib
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import IO, Any, TypeVar, cast
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -21,28 +19,31 @@ from dhm.replicas import check
 from dhm.training import Callback, Runtime
 from experiments import config, report
 from experiments.grid import GRIDS, Plan
+from experiments.options import Options
+from experiments.patience import Patience, trouble_of
 from experiments.pool import Slot
 from experiments.pools.local import LocalPool, choose_gpus, slots
 from experiments.preflight import run_job
 from experiments.progress import Display
 from experiments.provenance import collect
-from experiments.runner import Options, Runner
 from experiments.scheduler import Scheduler
 from experiments.search import Search
 from experiments.searcher import Searcher
+from experiments.signals import INTERRUPTED, Outlet, heeded
 from experiments.stores import Stores, make_writable, ownership
 from experiments.study import Request, check_retry, make_plan, with_selected
 from experiments.tracking import Tracker
 from experiments.user_grids import register_folder
 
+Number = TypeVar("Number", int, float)
 HELP = ("-h", "--help", "help")
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what a command line says; returns its exit code. A user's mistake is one message and code 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    console = Console(highlight=False)
+    console = Console(file=cast(IO[str], Outlet(sys.stdout)), highlight=False)
     try:
         if any(word in HELP for word in arguments):
             report.help_page(console)
@@ -55,13 +56,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         return _run(settings, arguments, console)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(str(error))
         return 2
+    except KeyboardInterrupt:
+        console.print("stopped at once; give the same command again to go on")
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        trouble = trouble_of(error)
+        if trouble is None:
+            raise
+        _complain(trouble.words)
+        return 1
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"error: {text}", file=sys.stderr)
 
 
 def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> int:
     check_retry(settings.retry)
-    stores = Stores(root=Path(settings.store))
+    stores = Stores(root=Path(settings.store), tracking=settings.tracking or os.environ.get("MLFLOW_TRACKING_URI"))
     root = None if settings.data.root is None else Path(settings.data.root).expanduser().resolve()
     overrides, replicas = _replicated(settings)
     request = Request(
@@ -78,6 +93,7 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
     options = Options(
         retries=_at_least(settings.study.retries, 0, "study.retries"),
         retry=settings.retry,
+        patience=_at_least(settings.study.patience, 0, "study.patience"),
         runtime=Runtime(
             threads=_at_least(settings.pool.threads, 1, "pool.threads"),
             workers=_workers(settings.pool.workers, places),
@@ -106,7 +122,8 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
             plan, data = make_plan(request, stores)
             _check_replicas(plan, places, replicas)
             make_writable(Path(settings.results), "results")
-            tracker = Tracker(stores)
+            display = Display(console)
+            tracker = Tracker(stores, Patience(options.patience, display.say))
         command = ("python", "-m", "experiments.run", *arguments)
         outside = [stores.root, Path(settings.results), *([] if root is None else [root])]
         with ownership(stores, plan.plan_id):
@@ -117,56 +134,25 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
                 "tracker": tracker,
                 "options": options,
             }
-            means |= {"provenance": collect(command, outside), "display": Display(console)}
+            means |= {"provenance": collect(command, outside), "display": display}
             if isinstance(plan.grid, Search):
                 searcher = Searcher(plan=plan, **means)
-                with _watched(searcher):
+                with heeded(searcher):
                     selection = searcher.run()
                 report.trials(console, plan, selection, searcher.outcome)
                 if selection is None:
-                    return INTERRUPTED if searcher.outcome.stopped == _INTERRUPT else 1
+                    return EXIT_INTERRUPTED if searcher.outcome.stopped == INTERRUPTED else 1
                 plan = with_selected(plan, request, selection)
             scheduler = Scheduler(plan=plan, **means)
-            with _watched(scheduler):
+            with heeded(scheduler):
                 outcome = scheduler.run()
-    except KeyboardInterrupt:
-        console.print("stopped at once; give the same command again to go on")
-        return INTERRUPTED
     finally:
         pool.close()
     complete = report.outcome(console, plan, outcome)
-    if outcome.stopped == _INTERRUPT:
-        return INTERRUPTED
+    if outcome.stopped is not None:
+        return EXIT_INTERRUPTED if outcome.stopped == INTERRUPTED else 1
     built = report.results(console, plan, stores, Path(settings.results), allow_incomplete=settings.allow_incomplete)
     return 0 if complete and built else 1
-
-
-_INTERRUPT = "interrupted"
-
-
-@contextmanager
-def _watched(runner: Runner) -> Iterator[None]:
-    """Heed signals while it runs, and take its live table away at the end.
-
-    The first Ctrl-C (or SIGTERM) lets the running cells finish their step and leave; the second ends them.
-    """
-    asked = 0
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked += 1
-        if asked > 1:
-            raise KeyboardInterrupt
-        print("\nstopping: running cells leave at their next step (again to stop at once)", file=sys.stderr)
-        runner.stop(_INTERRUPT)
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        runner.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _slots(pool: DictConfig, replicas: int) -> list[Slot]:
@@ -216,7 +202,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _at_least(value: int, least: int, name: str) -> int:
+def _at_least(value: Number, least: int, name: str) -> Number:
     if value < least:
         raise ValueError(f"{name}={value}: must be at least {least}")
     return value

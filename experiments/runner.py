@@ -3,9 +3,10 @@
 Ask and tell happen in this process's main thread alone, so no cell is claimed twice.
 """
 
-import collections
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -15,46 +16,23 @@ from dhm import checkpoint, cost
 from dhm.data import DataSet
 from dhm.diagnostics import Diagnostics
 from dhm.recipe import Recipe
-from dhm.training import Callback, Runtime
+from dhm.training import Runtime
 from experiments import preflight
 from experiments.grid import Cell, Plan
+from experiments.options import Options
+from experiments.patience import trouble_of
 from experiments.pool import Ended, Pool, Slot, Word
 from experiments.progress import Display
 from experiments.provenance import Provenance
 from experiments.queue import Attempts
-from experiments.records import CellRecord
+from experiments.recorder import RecordInfo
+from experiments.records import DONE, FAILED, CellRecord
+from experiments.retries import Retries, one_per_device
 from experiments.stores import Stores
-from experiments.tracking import RecordInfo, Tracker
-from experiments.trial import Done, Failed, Job, Lost, Progress, Pruned, Stopped
+from experiments.tracking import Tracker
+from experiments.trial import Blocked, Busy, Done, Failed, Job, Lost, Note, Progress, Pruned
 
-SAME_TRACE_LIMIT = 3  # cells of at least two variants that fail alike stop the study
 TICK = 0.25  # seconds between looks at the clock
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """How a study is run; none of it changes a result.
-
-    Args:
-        retries: how often a cell that was lost or ran out of memory is started again without having got further.
-        retry: which cells that have a record are made anew: `failed`, `stale`, or none.
-        runtime: of every run; its device, cache, checkpoint and parts are each cell's own.
-        callbacks: what else is done in every run, such as measurements; each run gets its own copies.
-        preflight: whether one step of each arm comes first.
-    """
-
-    retries: int = 2
-    retry: str | None = None
-    runtime: Runtime = dataclasses.field(default_factory=Runtime)
-    callbacks: Sequence[Callback] = ()
-    preflight: bool = False
-
-    @property
-    def measured(self) -> tuple[str, ...]:
-        """What is measured besides the heads' errors, by the beginnings of its metrics' names."""
-        ensembles = f"{schema.FINAL_TOP1}/{schema.ENSEMBLE}"
-        asked = {schema.DIAGNOSTICS: bool(self.callbacks), ensembles: self.runtime.ensembles}
-        return tuple(name for name, wanted in asked.items() if wanted)
 
 
 @dataclasses.dataclass(slots=True)
@@ -105,11 +83,11 @@ class Runner:
         self._running: dict[int, tuple[Cell, optuna.Trial]] = {}
         self._given_up: set[int] = set()
         self._networks: dict[Recipe, tuple[cost.Cost, dict[str, Any]]] = {}
-        self._epochs: dict[str, int] = {}
-        self._lost: collections.Counter[str] = collections.Counter()
-        self._alike: dict[str, list[str]] = collections.defaultdict(list)
+        self._retries = Retries(options.retries)
+        self._crowded: list[Cell] = []
         self._experiment_id = ""
         self._stop_reason: str | None = None
+        tracker.patience.hurried = lambda: self._stop_reason is not None
         self.outcome = Outcome()
 
     def stop(self, reason: str) -> None:
@@ -124,18 +102,39 @@ class Runner:
 
     def _work(self, attempts: Attempts) -> None:
         """Run what waits until nothing does, or until it is told to stop."""
-        free = list(reversed(self._pool.slots))
+        self._drain(attempts, self._pool.slots)
+        while self._crowded and self._stop_reason is None:
+            crowded, self._crowded = self._crowded, []
+            for cell in crowded:
+                attempts.put(cell)
+            self._drain(attempts, one_per_device(self._pool.slots))
+        self.outcome.stopped = self._stop_reason
+
+    def _drain(self, attempts: Attempts, slots: Sequence[Slot]) -> None:
+        free = list(reversed(slots))
         while self._running or (len(attempts) and self._stop_reason is None):
             while free and len(attempts) and self._stop_reason is None:
-                self._start(free.pop(), *attempts.ask())
+                with self._stopping_at_trouble():
+                    self._start(free.pop(), *attempts.ask())
             for event in self._pool.wait(TICK):
-                if isinstance(event, Word):
-                    self._hear(event.slot, event.content, attempts)
-                else:
-                    self._end(event, attempts)
-                    free.append(event.slot)
+                with self._stopping_at_trouble():
+                    if isinstance(event, Word):
+                        self._hear(event.slot, event.content, attempts)
+                    else:
+                        free.append(event.slot)
+                        self._end(event, attempts)
             self._display.tick()
-        self.outcome.stopped = self._stop_reason
+
+    @contextlib.contextmanager
+    def _stopping_at_trouble(self) -> Iterator[None]:
+        """Where nothing can be recorded any more the study stops in order; what it lacks is found out by the next."""
+        try:
+            yield
+        except Exception as error:
+            trouble = trouble_of(error)
+            if trouble is None:
+                raise
+            self.stop(trouble.words)
 
     def _start(self, slot: Slot, cell: Cell, trial: optuna.Trial) -> None:
         cell_id = cell.cell_id
@@ -145,14 +144,32 @@ class Runner:
             record = CellRecord(run_id=run_id, state="", code=self._provenance.code, attempts=1)
         else:
             record = dataclasses.replace(record, attempts=record.attempts + 1)
-            if record.code != self._provenance.code:
-                # A checkpoint that other code wrote must not become half of a result of this code.
-                checkpoint.remove(self._stores.checkpoint(cell_id))
-            self._tracker.reopen_run(record.run_id, self._provenance, record.attempts)
+            self._tracker.reopen_run(record.run_id, self._plan, self._provenance, record.attempts)
         self._records[cell_id] = record
-        self._running[slot.index] = cell, trial
         self._pool.start(slot, self._job(cell, slot, record.run_id), str(self._stores.log(cell_id)))
+        self._running[slot.index] = cell, trial
         self._display.started(slot, cell)
+
+    def _checkpoint(self, cell: Cell) -> Path:
+        return self._stores.checkpoint(cell.cell_id, self._provenance.code)
+
+    def _discard(self, cell_id: str) -> None:
+        """Forget a record that is to be made anew."""
+        record = self._records.pop(cell_id)
+        checkpoint.remove(self._stores.checkpoint(cell_id, record.code))
+        self._tracker.discard(record.run_id)
+
+    def _outdated(self, record: CellRecord, state: str) -> bool:
+        """Whether other code made a record that is to be made anew: one that is done only when that is asked for; one
+        that is not done always, since half of a curve must not be of other code."""
+        if record.code == self._provenance.code:
+            return False
+        asked = {DONE: "stale", FAILED: "failed"}.get(state)
+        return asked is None or self._options.retry == asked
+
+    def _taken_over(self, cell: Cell, trial: optuna.Trial, attempts: Attempts) -> bool:
+        """Whether a cell that another process was training is done by now, and needs no training here."""
+        return False
 
     def _job(self, cell: Cell, slot: Slot, run_id: str) -> Job:
         recipe, options = cell.variant.recipe, self._options
@@ -168,7 +185,7 @@ class Runner:
             cell_id=cell.cell_id,
             recipe=recipe,
             seed=cell.seed,
-            runtime=self._runtime(slot, checkpoint=self._stores.checkpoint(cell.cell_id), parts=cell.parts),
+            runtime=self._runtime(slot, checkpoint=self._checkpoint(cell), parts=cell.parts),
             record=RecordInfo(
                 tracking_uri=self._tracker.uri,
                 run_id=run_id,
@@ -184,6 +201,7 @@ class Runner:
             # They look at test images.
             callbacks=options.callbacks if "test" in cell.parts else (),
             judged_by=cell.judged_by,
+            patience=options.patience,
         )
 
     def _runtime(self, slot: Slot, **own: Any) -> Runtime:
@@ -204,13 +222,14 @@ class Runner:
             self._networks[recipe] = measured, cost.topology(recipe, **shape)
         return self._networks[recipe]
 
-    def _hear(self, slot: Slot, progress: Progress, attempts: Attempts) -> None:
+    def _hear(self, slot: Slot, content: Progress | Note, attempts: Attempts) -> None:
         cell, trial = self._running[slot.index]
-        if progress.epoch > self._epochs.get(cell.cell_id, 0):
-            self._epochs[cell.cell_id] = progress.epoch
-            self._lost[cell.cell_id] = 0
-        self._display.progressed(slot, progress)
-        if slot.index not in self._given_up and attempts.report(cell, trial, progress):
+        if isinstance(content, Note):
+            self._display.say(f"{cell.name}: {content.text}")
+            return
+        self._retries.progressed(cell, content.epoch)
+        self._display.progressed(slot, content)
+        if slot.index not in self._given_up and attempts.report(cell, trial, content):
             self._given_up.add(slot.index)
             self._pool.stop(slot)
 
@@ -220,51 +239,58 @@ class Runner:
         cell, trial = self._running.pop(event.slot.index)
         given_up = event.slot.index in self._given_up
         self._given_up.discard(event.slot.index)
-        run_id = self._records[cell.cell_id].run_id
-        outcome = event.outcome
+        run_id, outcome = self._records[cell.cell_id].run_id, event.outcome
+        if isinstance(outcome, Blocked):
+            self.stop(outcome.reason)
         if isinstance(outcome, Done):
-            attempts.tell_done(trial, outcome.top1_error)
             self.outcome.done += 1
             self.outcome.trained += 1
-        elif given_up and not isinstance(outcome, Failed):
-            outcome = Pruned(self._epochs[cell.cell_id])
+            attempts.tell_done(trial, outcome.top1_error)
+        elif given_up and not isinstance(outcome, Failed | Blocked):
+            outcome = Pruned(self._retries.epochs(cell))
+            self.outcome.pruned += 1
             self._tracker.close_pruned(run_id, outcome.epoch)
             attempts.tell_pruned(trial)
-            checkpoint.remove(self._stores.checkpoint(cell.cell_id))
-            self.outcome.pruned += 1
-        elif isinstance(outcome, Stopped) or self._may_go_on(cell, event):
-            self._tracker.close_interrupted(run_id)
-            attempts.tell_failed(trial, f"interrupted: {event.lost or outcome}")
-            attempts.put(cell)
+            checkpoint.remove(self._checkpoint(cell))
+        elif not (isinstance(outcome, Busy) and self._taken_over(cell, trial, attempts)):
+            again = self._again(cell, event)
+            if again is not None:
+                self._display.ended(event.slot, cell, None, again)
+                self._interrupt(cell, trial, attempts, again, crowded=isinstance(outcome, Failed))
+                return
+            outcome = self._retries.given_up(cell, outcome, event.lost)
+            self._fail(cell, trial, attempts, outcome)
+        self._display.ended(event.slot, cell, outcome, None)
+
+    def _again(self, cell: Cell, event: Ended) -> str | None:
+        """What interrupted a run that is to be started again; none where that would not help."""
+        outcome = event.outcome
+        if isinstance(outcome, Failed):
+            helps = outcome.failure == schema.OUT_OF_MEMORY and self._retries.after_memory(cell)
+            return "out of memory" if helps else None
+        if event.lost is not None:
+            helps = self._stop_reason is not None or self._retries.after_loss(cell)
+            return event.lost if helps else None
+        return {Blocked: "nothing could be recorded", Busy: "another process was training it"}.get(
+            type(outcome), "stopped"
+        )
+
+    def _interrupt(self, cell: Cell, trial: optuna.Trial, attempts: Attempts, why: str, *, crowded: bool) -> None:
+        if crowded:
+            self._crowded.append(cell)
         else:
-            failure = outcome if isinstance(outcome, Failed) else self._lost_for_good(cell, event)
-            self._tracker.close_failed(run_id, failure.failure, failure.message, failure.trace)
-            attempts.tell_failed(trial, failure.message)
-            self._note_failure(cell, failure.message)
-            self._watch_traces(cell, failure)
-        self._display.ended(event.slot, cell, outcome, event.lost)
+            attempts.put(cell)
+        attempts.tell_failed(trial, f"interrupted: {why}")
+        self._tracker.close_interrupted(self._records[cell.cell_id].run_id, why)
 
-    def _may_go_on(self, cell: Cell, event: Ended) -> bool:
-        """Only where it may help: a run that was killed from outside, or that ran out of memory."""
-        if event.lost is None and event.outcome.failure != schema.OUT_OF_MEMORY:
-            return False
-        if event.lost is not None and self._stop_reason is not None:
-            return True
-        self._lost[cell.cell_id] += 1
-        return self._lost[cell.cell_id] <= self._options.retries
-
-    def _lost_for_good(self, cell: Cell, event: Ended) -> Failed:
-        message = f"the run was lost {self._lost[cell.cell_id]} times without getting further ({event.lost})"
-        return Failed(schema.ERROR, message, message, f"{event.lost} {cell.cell_id}")
+    def _fail(self, cell: Cell, trial: optuna.Trial, attempts: Attempts, failure: Failed) -> None:
+        run_id = self._records[cell.cell_id].run_id
+        self._tracker.close_failed(run_id, failure.failure, failure.message, failure.trace)
+        self._note_failure(cell, failure.message)
+        attempts.tell_failed(trial, failure.message)
+        common = self._retries.common_failure(cell, failure)
+        if common is not None:
+            self.stop(common)
 
     def _note_failure(self, cell: Cell, message: str) -> None:
         self.outcome.failed[cell.name] = (message, str(self._stores.log(cell.cell_id)))
-
-    def _watch_traces(self, cell: Cell, failure: Failed) -> None:
-        """Stop a study whose cells fail alike: the mistake is not theirs. A loss that diverges is a cell's own."""
-        if failure.failure == schema.NOT_FINITE:
-            return
-        alike = self._alike[failure.place]
-        alike.append(cell.variant.name)
-        if len(alike) >= SAME_TRACE_LIMIT and len(set(alike)) > 1:
-            self.stop(f"{len(alike)} cells failed alike, {failure.place}:\n{failure.trace}")

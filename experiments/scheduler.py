@@ -5,11 +5,17 @@ Optuna's journal holds the queue and the attempts, MLflow the results; a cell is
 
 import dataclasses
 import time
+from collections.abc import Mapping
+
+import optuna
+import pandas as pd
 
 from analysis import store
+from analysis.liveness import ORPHANED
 from dhm import checkpoint
-from experiments.queue import Queue
-from experiments.records import DONE, FAILED, CellRecord, of_plan, originals
+from experiments.grid import Cell
+from experiments.queue import Attempts, Queue
+from experiments.records import DONE, FAILED, RUNNING, CellRecord, of_plan, originals, surplus
 from experiments.runner import Outcome, Runner
 
 
@@ -36,23 +42,26 @@ class Scheduler(Runner):
     def _reconcile(self) -> Queue:
         """Hold the plan against the records: close what a dead scheduler left open, copy what was trained for another
         plan, and queue the rest."""
-        runs = store.runs(self._tracker.uri)
+        runs = self._tracker.patience(lambda: store.runs(self._tracker.uri))
+        for run_id in surplus(runs, self._plan):
+            self._tracker.discard(run_id)
         self._records = of_plan(runs, self._plan)
-        # A plan that measures more than the rest does trains its cells itself.
-        sources = originals(runs, self._provenance.code, self._options.measured)
+        for cell_id, record in list(self._records.items()):
+            if self._outdated(record, record.state):
+                self._discard(cell_id)
+        sources = self._sources(runs)
         waiting = []
-        wanted = [cell_id for cell_id in self._cells if not self._settled(cell_id)]
-        for cell_id in wanted:
-            record = self._records.get(cell_id)
-            if record is None and cell_id in sources:
-                self._copy(cell_id, sources[cell_id])
+        for cell_id in self._cells:
+            state = self._records[cell_id].state if cell_id in self._records else None
+            settled = state == DONE or (state == FAILED and self._options.retry != "failed")
+            if settled or self._copied(cell_id, sources):
                 continue
-            if record is not None and record.running:
-                self._tracker.close_interrupted(record.run_id)
+            if state in (RUNNING, ORPHANED):
+                self._tracker.close_interrupted(self._records[cell_id].run_id, "its scheduler died")
             waiting.append(cell_id)
         done = {cell_id: record for cell_id, record in self._records.items() if record.state == DONE}
-        for cell_id in done:
-            checkpoint.remove(self._stores.checkpoint(cell_id))
+        for cell_id, record in done.items():
+            checkpoint.remove(self._stores.checkpoint(cell_id, record.code))
         self.outcome.done = len(done)
         for cell_id, record in self._records.items():
             if record.state == FAILED and cell_id not in waiting:
@@ -65,19 +74,27 @@ class Scheduler(Runner):
         )
         return queue
 
-    def _settled(self, cell_id: str) -> bool:
-        """Whether a cell's record stands as it is; one that is to be made anew is discarded."""
-        record = self._records.get(cell_id)
-        if record is None:
-            return False
-        if record.state == DONE and self._options.retry == "stale" and record.code != self._provenance.code:
-            self._tracker.discard(record.run_id)
-            del self._records[cell_id]
-            return False
-        return record.state == DONE or (record.state == FAILED and self._options.retry != "failed")
+    def _sources(self, runs: pd.DataFrame) -> dict[str, CellRecord]:
+        # A plan that measures more than the rest does trains its cells itself.
+        return originals(runs, self._provenance.code, self._options.measured)
 
-    def _copy(self, cell_id: str, source: CellRecord) -> None:
-        cell = self._cells[cell_id]
+    def _copied(self, cell_id: str, sources: Mapping[str, CellRecord]) -> bool:
+        """Whether a cell is done by having been trained for another plan; its record is copied then."""
+        if cell_id not in sources:
+            return False
+        if cell_id in self._records:
+            self._discard(cell_id)
+        source, cell = sources[cell_id], self._cells[cell_id]
         run_id = self._tracker.copy_record(source.run_id, self._experiment_id, self._plan, cell, self._provenance)
         self._records[cell_id] = dataclasses.replace(source, run_id=run_id)
         self.outcome.copied += 1
+        return True
+
+    def _taken_over(self, cell: Cell, trial: optuna.Trial, attempts: Attempts) -> bool:
+        """See `Runner._taken_over`."""
+        runs = self._tracker.patience(lambda: store.runs(self._tracker.uri))
+        if not self._copied(cell.cell_id, self._sources(runs)):
+            return False
+        self.outcome.done += 1
+        attempts.tell_done(trial, self._records[cell.cell_id].top1_error)
+        return True

@@ -12,9 +12,11 @@ from analysis.search import selected
 from dhm import checkpoint
 from experiments.grid import Plan
 from experiments.proposals import Found, Proposals
-from experiments.records import of_trial
+from experiments.records import DONE, FAILED, of_trial, surplus_of
 from experiments.runner import Runner
 from experiments.search import Search, Trial
+
+STATES = {coverage.DONE: DONE, coverage.PRUNED: DONE, coverage.FAILED: FAILED}  # a trial that was given up is over
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,22 +85,31 @@ class Searcher(Runner):
         self.outcome.missing = total - self.outcome.done - self.outcome.pruned - len(self.outcome.failed)
         if self.outcome.stopped is not None:
             return None
-        return select(plan, search, recorded(self._tracker.uri, plan, search), proposals.importance())
+        frame = self._tracker.patience(lambda: recorded(self._tracker.uri, plan, search))
+        return select(plan, search, frame, proposals.importance())
 
     def _reconcile(self, search: Search) -> Proposals:
         """Hold the journal against the records, and close what a dead scheduler left open."""
-        frame = recorded(self._tracker.uri, self._plan, search)
-        curves = store.curves(self._tracker.uri, frame, [schema.VAL_TOP1])
+        frame = self._tracker.patience(lambda: recorded(self._tracker.uri, self._plan, search))
+        for run_id in surplus_of(frame, schema.TRIAL_ID):
+            self._tracker.discard(run_id)
+            frame = frame[frame["run_id"] != run_id]
+        curves = self._tracker.patience(lambda: store.curves(self._tracker.uri, frame, [schema.VAL_TOP1]))
         found = []
         for row in frame.to_dict("records"):
             setting = {path: float(row[path]) for path in search.space}
             trial = search.trial(self._plan, int(row[schema.TRIAL_NUMBER]), setting)
             own = curves[curves["run_id"] == row["run_id"]]
             curve = {int(epoch) + 1: float(value) for epoch, value in zip(own["epoch"], own["value"], strict=True)}
-            found.append(Found(trial=trial, state=str(row["state"]), curve=curve))
             self._records[trial.cell_id] = of_trial(row)
-            self._settle(trial, str(row["state"]))
-        proposals = Proposals(self._stores.journal, self._plan, search)
+            state = str(row["state"])
+            if self._outdated(self._records[trial.cell_id], STATES.get(state, state)):
+                self._discard(trial.cell_id)
+                state, curve = coverage.MISSING, {}
+            else:
+                self._settle(trial, state)
+            found.append(Found(trial=trial, state=state, curve=curve))
+        proposals = Proposals(self._stores.journal, self._plan, search, self._provenance.code)
         proposals.reconcile(found, self._options.retry == "failed")
         return proposals
 
@@ -109,8 +120,8 @@ class Searcher(Runner):
         elif state == coverage.PRUNED:
             self.outcome.pruned += 1
         elif state == coverage.RUNNING:
-            self._tracker.close_interrupted(record.run_id)
+            self._tracker.close_interrupted(record.run_id, "its scheduler died")
         elif state == coverage.FAILED and self._options.retry != "failed":
             self._note_failure(trial, record.message)
         if state in (coverage.DONE, coverage.PRUNED):
-            checkpoint.remove(self._stores.checkpoint(trial.cell_id))
+            checkpoint.remove(self._stores.checkpoint(trial.cell_id, record.code))

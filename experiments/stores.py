@@ -5,26 +5,38 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+GLANCE = 2.0  # seconds for which whoever looks at a lock may hold it
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Stores:
-    """The embedded stores, all beneath one folder."""
+    """The embedded stores, all beneath one folder.
+
+    Args:
+        tracking: URI of an MLflow server (or of another database) that keeps the results in place of the embedded one.
+    """
 
     root: Path
+    tracking: str | None = None
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow's database."""
-        return f"sqlite:///{self.root / 'mlflow.db'}"
+        """Where MLflow keeps the results."""
+        return self.tracking or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def served(self) -> bool:
+        """Whether a server keeps the results; it chooses the place of the artifacts, too."""
+        return self.tracking_uri.startswith(("http://", "https://"))
 
     @property
     def artifacts(self) -> Path:
-        """MLflow's artifacts."""
+        """MLflow's artifacts, unless a server keeps them."""
         return self.root / "artifacts"
 
     @property
@@ -41,9 +53,9 @@ class Stores:
         """Held by the scheduler that owns a study."""
         return self.root / "locks" / f"{plan_id}.lock"
 
-    def checkpoint(self, cell_id: str) -> Path:
-        """Of a cell that is not done."""
-        return self.root / "checkpoints" / f"{cell_id}.ckpt"
+    def checkpoint(self, cell_id: str, code: str) -> Path:
+        """Of a cell that is not done. What other code wrote must not become half of a result of this code."""
+        return self.root / "checkpoints" / f"{cell_id}.{code}.ckpt"
 
     def log(self, cell_id: str) -> Path:
         """What the process of a cell printed, all attempts."""
@@ -86,31 +98,17 @@ def ownership(stores: Stores, plan_id: str) -> Iterator[None]:
     """
     path = stores.lock(plan_id)
     owner = path.with_suffix(".owner")
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=GLANCE)
     try:
         lock.acquire()
     except Timeout:
         who = owner.read_text() if owner.exists() else "another process"
         raise ValueError(f"this study is being run by {who}: wait for it, or stop that one first") from None
     try:
-        owner.write_text(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        with suppress(OSError):
+            owner.write_text(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        with suppress(OSError):
+            owner.unlink(missing_ok=True)
         lock.release()
-
-
-def repair_journal(path: Path) -> bool:
-    """Cut off a last line that was not written whole; the next append would corrupt the journal otherwise.
-
-    Returns:
-        whether anything was cut.
-    """
-    if not path.exists() or path.stat().st_size == 0:
-        return False
-    with path.open("rb+") as file:
-        content = file.read()
-        if content.endswith(b"\n"):
-            return False
-        file.truncate(content.rfind(b"\n") + 1)
-    return True

@@ -1,13 +1,13 @@
 """What a store holds: cells by plan and state, files by kind, and which of them nobody needs any more."""
 
 import dataclasses
-import fcntl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import coverage, schema, store
+from analysis import coverage, liveness, schema, store
+from analysis.liveness import held
 from analysis.plan import Plan
 from experiments.provenance import code_hash
 from experiments.reproduction.record import artifact_folder
@@ -96,15 +96,15 @@ class Survey:
         if plan.plan_id in self._trials:
             frame = self._trials[plan.plan_id]
             tried = [
-                self._word(state, INTERRUPTED if state == coverage.MISSING else "", cell, running)
-                for state, cell in zip(frame["state"], frame[schema.TRIAL_ID], strict=True)
+                self._word(state, ORPHANED if status == liveness.ORPHANED else INTERRUPTED, cell, running)
+                for state, status, cell in zip(frame["state"], frame["status"], frame[schema.TRIAL_ID], strict=True)
             ]
             trials = _counted(tried)
         return PlanState(plan=plan, cells=_counted(states), trials=trials, running=running)
 
     def _word(self, state: str, why: str, cell_id: str, running: bool) -> str:
-        if state == coverage.RUNNING and not running and not held(self._stores.lock(cell_id)):
-            return ORPHANED
+        if state == coverage.RUNNING or why == ORPHANED:
+            return coverage.RUNNING if running or held(self._stores.lock(cell_id)) else ORPHANED
         return INTERRUPTED if state == coverage.MISSING and why == INTERRUPTED else state
 
     def disk(self) -> dict[str, int]:
@@ -151,18 +151,6 @@ class Survey:
         row = frame[frame["run_id"] == run_id].iloc[0]
         expected = artifact_folder(self._stores, str(row["experiment"]), run_id).as_uri()
         return str(row["artifact_uri"]) == expected
-
-
-def held(lock: Path) -> bool:
-    """Whether a process holds a lock file. Looking takes an instant, for which whoever wants it waits."""
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
 
 
 def _counted(states: list[str]) -> dict[str, int]:

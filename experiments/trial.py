@@ -1,6 +1,8 @@
 """What runs in a slot: one cell, from its checkpoint or from the start, to the end of its record."""
 
+import contextlib
 import dataclasses
+import re
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -8,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from analysis import schema
 from dhm import checkpoint
@@ -17,8 +19,11 @@ from dhm.processes import ReplicaLostError
 from dhm.recipe import Recipe
 from dhm.training import Callback, NotFiniteError, Runtime, Training
 from experiments.energy import EnergyMeter
+from experiments.patience import Patience, trouble_of
 from experiments.pool import Send
-from experiments.tracking import Recorder, RecordInfo
+from experiments.recorder import Recorder, RecordInfo
+
+LOCK_PATIENCE = 20.0  # seconds for which a run waits for another process that trains its cell
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,7 @@ class Job:
         lock: file that is held while the cell is trained, so that no two processes ever train it at once.
         callbacks: what else is done in training; this run's own.
         judged_by: the metric that is told as the cell's error.
+        patience: seconds for which a store that does not answer is waited for at the end.
     """
 
     cell_id: str
@@ -39,6 +45,7 @@ class Job:
     lock: Path
     callbacks: Sequence[Callback] = ()
     judged_by: str = schema.TEST_TOP1
+    patience: float = 600
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,6 +56,13 @@ class Progress:
     epochs: int
     top1_error: float | None
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Note:
+    """Something that whoever watches should know."""
+
+    text: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,6 +95,22 @@ class Stopped:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Blocked:
+    """The cell left because nothing can be recorded: no fault of its own; its checkpoint stands.
+
+    Args:
+        reason: what is wrong and what to do.
+    """
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Busy:
+    """Another process was training the cell, for another study; it may be recorded there by now."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Pruned:
     """The scheduler had the cell leave after this many epochs, for good: others do better."""
 
@@ -107,6 +137,8 @@ class _Reporter(Callback):
 
     def on_start(self, training: Training) -> None:
         self.notes = training.notes
+        for note in self.notes:
+            self._send(Note(note))
         self._report(training)
 
     def on_step(self, training: Training) -> None:
@@ -121,30 +153,80 @@ class _Reporter(Callback):
         self._send(Progress(training.epoch, training.recipe.epochs, error, training.seconds))
 
 
-def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Failed | Stopped | Lost:
+def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Failed | Stopped | Blocked | Busy | Lost:
     """Train a cell and record it. An error is an outcome, not an exception."""
     started = time.perf_counter()
+    lock = FileLock(job.lock)
     try:
-        with FileLock(job.lock):
-            recorder = Recorder(job.record)
-            reporter = _Reporter(send, stop_asked, job.judged_by)
-            result = fit(job.recipe, job.seed, job.runtime, (recorder, reporter, EnergyMeter(), *job.callbacks))
-            recorder.finish(result, reporter.notes)
-            if job.runtime.checkpoint is not None:
-                checkpoint.remove(job.runtime.checkpoint)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            _wait_for(lock, stop_asked)
+            return Busy()
+        top1_error = _train(job, send, stop_asked)
     except _StopRequestedError:
         return Stopped()
     except ReplicaLostError as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # a full disk takes no log either
+            traceback.print_exc()
         return Lost(str(error))
     except Exception as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # a full disk takes no log either
+            traceback.print_exc()
+        trouble = trouble_of(error)
+        if trouble is not None:
+            return Blocked(trouble.words)
         return Failed(_class_of(error), _last_line(error), traceback.format_exc(), _place(error))
-    return Done(result.history[-1].metrics[job.judged_by], time.perf_counter() - started)
+    finally:
+        lock.release(force=True)
+    return Done(top1_error, time.perf_counter() - started)
+
+
+def _train(job: Job, send: Send, stop_asked: Callable[[], bool]) -> float:
+    """From the checkpoint or from the start to the end of the record; the error in percent."""
+    recorder = Recorder(job.record, Patience(job.patience, lambda text: send(Note(text)), _raising(stop_asked)))
+    if recorder.complete():
+        error = recorder.last(job.judged_by)
+    else:
+        reporter = _Reporter(send, stop_asked, job.judged_by)
+        result = fit(job.recipe, job.seed, job.runtime, (recorder, reporter, EnergyMeter(), *job.callbacks))
+        recorder.finish(result, reporter.notes)
+        error = result.history[-1].metrics[job.judged_by]
+    if job.runtime.checkpoint is not None:
+        checkpoint.remove(job.runtime.checkpoint)
+    return error
+
+
+def _raising(stop_asked: Callable[[], bool]) -> Callable[[], bool]:
+    """A wish to stop ends a wait for the store, too."""
+
+    def check() -> bool:
+        if stop_asked():
+            raise _StopRequestedError
+        return False
+
+    return check
+
+
+def _wait_for(lock: FileLock, stop_asked: Callable[[], bool]) -> None:
+    """Until a lock is free, or for a while."""
+    until = time.monotonic() + LOCK_PATIENCE
+    while time.monotonic() < until:
+        if stop_asked():
+            raise _StopRequestedError
+        try:
+            lock.acquire(timeout=0.2)
+        except Timeout:
+            continue
+        return
+
+
+# The CPU's allocator and CUDA's libraries raise a plain RuntimeError.
+_NO_MEMORY = re.compile(r"can't allocate memory|CUDA error: out of memory|_STATUS_ALLOC_FAILED")
 
 
 def _class_of(error: Exception) -> str:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY.search(str(error)):
         return schema.OUT_OF_MEMORY
     return schema.NOT_FINITE if isinstance(error, NotFiniteError) else schema.ERROR
 

@@ -62,14 +62,14 @@ def test_walls(package: str, forbidden: set[str]) -> None:
         assert not top_level(path) & forbidden, path.relative_to(ROOT)
 
 
-def test_only_tracking_writes_to_mlflow_and_only_the_store_reads_it() -> None:
+def test_only_tracking_and_a_runs_recorder_write_to_mlflow_and_only_the_store_reads_it() -> None:
     users = {
         path.relative_to(ROOT).as_posix()
         for package in ("dhm", "experiments", "analysis")
         for path in modules(package)
         if "mlflow" in top_level(path)
     }
-    assert users == {"experiments/tracking.py", "analysis/store.py"}
+    assert users == {"experiments/tracking.py", "experiments/recorder.py", "analysis/store.py"}
 
 
 def test_nobody_imports_the_command_line() -> None:

@@ -33,6 +33,8 @@ PRELOAD = [
     "experiments.preflight",
 ]
 STOP = "stop"
+START_TRIES = 3  # for each of which a fork server that is gone is replaced
+SERVER_GONE = 255  # the exit code that multiprocessing makes up for the runs of a fork server that is gone
 
 
 def slots(gpus: Sequence[str], slots_per_gpu: int, cpu_slots: int, gpus_per_run: int = 1) -> list[Slot]:
@@ -105,26 +107,37 @@ class LocalPool:
         self._context.set_forkserver_preload(PRELOAD)
         self._runs: dict[int, tuple[Any, connection.Connection]] = {}
         self._outcomes: dict[int, Any] = {}
+        self._unborn: list[Ended] = []
         forkserver.ensure_running()
 
     def start(self, slot: Slot, job: Any, log: str) -> None:
         """See `Pool.start`."""
         assert slot.index not in self._runs, "the slot is taken"
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_serve, args=(self._target, job, slot.visible, log, theirs), name=f"slot-{slot.index}"
-        )
-        with _no_main_module():
-            process.start()
-        theirs.close()
-        self._runs[slot.index] = process, ours
+        for _ in range(START_TRIES):
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(
+                target=_serve, args=(self._target, job, slot.visible, log, theirs), name=f"slot-{slot.index}"
+            )
+            try:
+                with _no_main_module():
+                    process.start()
+            except (OSError, EOFError) as error:  # the fork server was killed; the next try starts another
+                ours.close()
+                how = f"its process could not be started: {error}"
+            else:
+                self._runs[slot.index] = process, ours
+                return
+            finally:
+                theirs.close()
+        self._unborn.append(Ended(slot, lost=how))
 
     def wait(self, timeout: float) -> list[Word | Ended]:
         """See `Pool.wait`."""
         watched: list[Any] = [channel for _, channel in self._runs.values()]
         watched += [process.sentinel for process, _ in self._runs.values()]
-        ready = set(connection.wait(watched, timeout)) if watched else set()
-        events: list[Word | Ended] = []
+        events: list[Word | Ended] = [*self._unborn]
+        self._unborn.clear()
+        ready = set(connection.wait(watched, 0 if events else timeout)) if watched else set()
         for index, (process, channel) in list(self._runs.items()):
             slot = self.slots[index]
             over = process.sentinel in ready
@@ -152,6 +165,7 @@ class LocalPool:
         if slot.index in self._outcomes:
             return Ended(slot, outcome=self._outcomes.pop(slot.index))
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        how = "its fork server was killed" if code == SERVER_GONE else how
         return Ended(slot, lost=how)
 
     def stop(self, slot: Slot | None = None) -> None:
@@ -175,8 +189,10 @@ class LocalPool:
 def _serve(target: Target, job: Any, visible: str, log: str, channel: connection.Connection) -> None:
     """What a run's process does: take its device, its log and its pipe, and run the target."""
     os.environ["CUDA_VISIBLE_DEVICES"] = visible
-    # Ctrl-C in a terminal reaches every process of it; the scheduler alone decides, and says so through the pipe.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C in a terminal, or its end, reaches every process of it; the scheduler alone decides, and says so through
+    # the pipe.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     _redirect(log)
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
@@ -196,8 +212,11 @@ def _watch(channel: connection.Connection, asked: threading.Event) -> None:
 
 
 def _redirect(log: str) -> None:
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:  # a full disk: what keeps the record will say so, in words
+        file = os.open(os.devnull, os.O_WRONLY)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(file, 1)

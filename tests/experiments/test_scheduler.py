@@ -7,16 +7,18 @@ from typing import Any
 
 import optuna
 import pytest
+from mlflow.tracking import MlflowClient
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
 
 from analysis import schema
+from experiments.options import Options
 from experiments.pool import Ended, Slot, Word
 from experiments.pools.local import slots
 from experiments.progress import Display
 from experiments.provenance import collect
-from experiments.runner import Options, Outcome
+from experiments.runner import Outcome
 from experiments.scheduler import Scheduler
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
@@ -116,7 +118,8 @@ def test_what_a_dead_scheduler_left_open_is_closed_and_run_again(workplace: Work
     with pytest.raises(DiedError):
         schedule(workplace, FakePool(die))
     left = workplace.records()
-    assert list(left["status"]) == ["RUNNING"]
+    assert MlflowClient(workplace.uri).get_run(left["run_id"][0]).info.status == "RUNNING"
+    assert list(left["status"]) == ["ORPHANED"], "whose lock nobody holds is not running"
     pool = FakePool(lambda job: failed(schema.NOT_FINITE, "x"))
     schedule(workplace, pool)
     assert [job.record.run_id for job in pool.started].count(left["run_id"][0]) == 1, "in the same record"

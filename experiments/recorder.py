@@ -1,0 +1,166 @@
+"""What a run writes to MLflow while it trains: one batch of metrics an epoch, its readings and artifacts at the end."""
+
+import contextlib
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from analysis import schema
+from dhm.cost import Cost
+from dhm.training import Callback, EpochRecord, Result, Training
+from experiments.energy import total
+from experiments.patience import FIRST_PAUSE, LONGEST_PAUSE, Patience, Patient, trouble_of
+from experiments.provenance import numerics
+from experiments.tracking import quieten
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordInfo:
+    """What a run's process needs to write its record."""
+
+    tracking_uri: str
+    run_id: str
+    cost: Cost
+    files: Mapping[str, Any]  # JSON artifacts by name
+    patch: str
+
+
+class Recorder(Callback):
+    """Writes a run while it trains. The checkpoint comes first, then the store: what the store lacks after a crash is
+    filled in from the checkpoint, at the same timestamps, so that no point of a curve stands twice.
+
+    Training goes on while the store is away; what it lacks is written when it answers again.
+    """
+
+    def __init__(self, info: RecordInfo, patience: Patience | None = None) -> None:
+        quieten()
+        self._info, self._patience = info, patience or Patience()
+        self._direct = MlflowClient(tracking_uri=info.tracking_uri)
+        self._client = Patient(self._direct, self._patience)
+        self._on_gpu = False
+        self._there: set[int] = set()
+        self._pause, self._next_try = 0.0, 0.0
+
+    def complete(self) -> bool:
+        """Close the record if an earlier attempt wrote all of it and was ended before it could say so."""
+        # They are written last, see `finish`.
+        if schema.SECONDS not in self._client.get_run(self._info.run_id).data.metrics:
+            return False
+        self._client.set_terminated(self._info.run_id)
+        return True
+
+    def last(self, metric: str) -> float:
+        """The last recorded value of a metric."""
+        return float(self._client.get_run(self._info.run_id).data.metrics[metric])
+
+    def on_start(self, training: Training) -> None:
+        """Write what it is that begins, and learn which epochs the store has; they may be more than the checkpoint's,
+        where the newest one was damaged."""
+        self._on_gpu = training.device.type == "cuda"
+        self._describe(training)
+        points = self._client.get_metric_history(self._info.run_id, schema.TRAIN_LOSS)
+        self._there = {point.step for point in points}
+        self._fill(training.history)
+
+    def on_epoch_end(self, training: Training) -> None:
+        """One batch an epoch."""
+        self._fill(training.history)
+
+    def _fill(self, history: Sequence[EpochRecord]) -> None:
+        """Write the epochs that the store lacks, unless it is away."""
+        if time.monotonic() < self._next_try:
+            return
+        try:
+            self._write(history, self._direct)
+        except Exception as error:
+            trouble = trouble_of(error)
+            if trouble is None or not trouble.passing:
+                raise
+            if not self._pause:
+                self._patience.say("the tracking store does not answer; training goes on, and is recorded later")
+            self._pause = min(2 * self._pause or FIRST_PAUSE, LONGEST_PAUSE)
+            self._next_try = time.monotonic() + self._pause
+        else:
+            self._pause = 0.0
+
+    def _write(self, history: Sequence[EpochRecord], client: Any) -> None:
+        for record in history:
+            if record.epoch not in self._there:
+                stamp = int(record.time * 1000)
+                metrics = [Metric(name, value, stamp, record.epoch) for name, value in record.metrics.items()]
+                client.log_batch(self._info.run_id, metrics=metrics)
+                self._there.add(record.epoch)
+
+    def finish(self, result: Result, notes: list[str]) -> None:
+        """Write the artifacts and the readings, and close the record."""
+        self._write(result.history, self._client)
+        files = {schema.CLASS_ERRORS_FILE: result.class_errors, **({"notes.json": notes} if notes else {})}
+        with _folder_of(files) as folder:
+            torch.save(result.network.main_only().state_dict(), folder / schema.WEIGHTS_FILE)
+            self._client.log_artifacts(self._info.run_id, str(folder))
+        last = result.history[-1]
+        cost = self._info.cost
+        values = {
+            **{f"final/{name}": value for name, value in result.final.items()},
+            **{f"best/{name}": value for name, value in result.best.items()},
+            schema.PARAMETERS: cost.parameters,
+            schema.PARAMETERS_MAIN: cost.parameters_main,
+            schema.FLOPS: cost.flops / 1e6,
+            schema.FLOPS_MAIN: cost.flops_main / 1e6,
+            schema.STEP_MS: result.step_ms,
+            schema.SECONDS: result.seconds,
+        }
+        if self._on_gpu:
+            values[schema.GPU_HOURS] = result.seconds / 3600
+        energy = total(result.history)
+        if energy is not None:
+            values[schema.ENERGY] = energy
+        stamp = int(last.time * 1000)
+        # At step 0: a metric with one value is then drawn as a bar. Last of all: a record that has them has everything.
+        metrics = [Metric(name, float(value), stamp, 0) for name, value in values.items()]
+        self._client.log_batch(self._info.run_id, metrics=metrics)
+        self._client.set_terminated(self._info.run_id)
+
+    def _describe(self, training: Training) -> None:
+        """What is trained, and what trains it: at the start, so that a run which fails has it too."""
+        environment = {
+            **self._info.files[schema.ENVIRONMENT_FILE],
+            "runtime": {
+                name: value
+                for name, value in dataclasses.asdict(training.runtime).items()
+                if not isinstance(value, Path)
+            },
+            "numerics": numerics(),
+        }
+        if training.history:
+            environment |= {"resumed_at_epoch": training.epoch, "earlier_attempts": self._earlier()}
+        with _folder_of({**self._info.files, schema.ENVIRONMENT_FILE: environment}) as folder:
+            if self._info.patch:
+                (folder / schema.PATCH_FILE).write_bytes(self._info.patch.encode("utf-8", "surrogateescape"))
+            self._client.log_artifacts(self._info.run_id, str(folder))
+
+    def _earlier(self) -> list[Any]:
+        """The environments of the attempts before this one, the latest first."""
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(MlflowException, OSError, ValueError):
+            path = self._client.download_artifacts(self._info.run_id, schema.ENVIRONMENT_FILE, folder)
+            last = json.loads(Path(path).read_text())
+            return [last, *last.pop("earlier_attempts", [])]
+        return []
+
+
+@contextlib.contextmanager
+def _folder_of(files: Mapping[str, Any]) -> Iterator[Path]:
+    """A folder for a while, with JSON files by name."""
+    with tempfile.TemporaryDirectory() as name:
+        for file, content in files.items():
+            (Path(name) / file).write_text(json.dumps(content, indent=1) + "\n")
+        yield Path(name)
