@@ -5,7 +5,7 @@ Optuna's journal holds the queue and the attempts, MLflow the results; a cell is
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import optuna
 import pandas as pd
@@ -69,10 +69,20 @@ class Scheduler(Runner):
         self._prove([self._cells[cell_id] for cell_id in waiting])
         queue = Queue(self._stores.journal, f"{self._plan.experiment} {self._plan.plan_id}")
         queue.reconcile(
-            waiting=[self._cells[cell_id] for cell_id in waiting],
+            waiting=self._longest_first([self._cells[cell_id] for cell_id in waiting]),
             done={cell_id: record.top1_error for cell_id, record in done.items()},
         )
         return queue
+
+    def _longest_first(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Seed by seed as in the plan, and of a seed the longest runs first: so the slots end together."""
+
+        def work(cell: Cell) -> int:
+            recipe = cell.variant.recipe
+            images = recipe.data.train_size or self._data.sizes[0]
+            return self._network(recipe)[0].flops * images * recipe.epochs
+
+        return sorted(cells, key=lambda cell: (self._plan.seeds.index(cell.seed), -work(cell)))
 
     def _sources(self, runs: pd.DataFrame) -> dict[str, CellRecord]:
         # A plan that measures more than the rest does trains its cells itself.

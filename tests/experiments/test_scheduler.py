@@ -153,3 +153,13 @@ def test_a_damaged_queue_is_rebuilt(workplace: Workplace, damage: str, caplog: p
     if damage == "garbled":
         assert list(workplace.store.glob("optuna.journal.damaged-*"))
         assert "rebuilt" in caplog.text
+
+
+def test_of_a_seed_the_longest_runs_come_first(workplace: Workplace) -> None:
+    pool = FakePool(lambda job: failed(schema.NOT_FINITE, "x"))
+    schedule(workplace, pool)
+    seeds = [job.seed for job in pool.started]
+    assert seeds == sorted(seeds), "a study that is cut short has whole pairs"
+    for seed in (0, 1, 2):
+        flops = [job.record.cost.flops for job in pool.started if job.seed == seed]
+        assert flops == sorted(flops, reverse=True) and len(set(flops)) > 1

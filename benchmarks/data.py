@@ -1,0 +1,67 @@
+"""Training images a second, data alone: ours on the device, and torchvision's transforms behind a DataLoader.
+
+    python -m benchmarks.data [--rounds 5] [--threads 2] [--out benchmarks/results/data.json]
+
+An epoch of 10,000 images of 32 by 32, in batches of 128: order, random crops of the padded image, flips, normalisation.
+The DataLoader has two workers and is timed once they are under way; both arms take their turn in one process.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from benchmarks.machine import describe
+from benchmarks.released_way import WORKERS, loader
+from benchmarks.training import RELEASED, images, recipe_of
+
+IMAGES, BATCH = 10_000, 128
+
+
+def drain(batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Images a second of what takes batches and does nothing with them."""
+    count, started = 0, time.perf_counter()
+    for _, labels in batches:
+        count += len(labels)
+    return count / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Measure, print, and write the figures with the machine that they are from."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/data.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    machine = describe(threads=options.threads, workers=WORKERS)
+    recipe, raw = recipe_of("resnet32", BATCH), images(IMAGES)
+    ours = raw.open(recipe.data, 0, batch_size=BATCH).train
+    steps = IMAGES // BATCH
+    theirs = iter(loader(raw, recipe, length=(options.rounds + 1) * steps * BATCH))
+    found: dict[str, list[float]] = {RELEASED: [], "ours": []}
+    for turn in range(options.rounds + 1):
+        rates = {RELEASED: drain(islice(theirs, steps)), "ours": drain(ours.epoch(0, turn))}
+        if turn:  # the first one warms up
+            for name, rate in rates.items():
+                found[name].append(rate)
+    figures = {
+        name: {"images_per_s": median(rates), "ratio": median(rates) / median(found[RELEASED])}
+        for name, rates in found.items()
+    }
+    for name, row in figures.items():
+        print(f"{name:14} {row['images_per_s']:10,.0f} images/s  x {row['ratio']:.1f}")
+    command = f"python -m benchmarks.data --rounds {options.rounds} --threads {options.threads}"
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"command": command, "machine": machine, "arms": figures}, indent=1) + "\n")
+    print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()
