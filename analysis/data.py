@@ -106,7 +106,7 @@ class GridData:
 
     def of(self, variant: str) -> pd.DataFrame:
         """Return the usable records of one variant, by seed."""
-        return self.cells[self.cells[schema.VARIANT] == variant].sort_values(schema.SEED)
+        return self._by_variant.get(variant, self.cells.iloc[:0])
 
     def by_seed(self, variant: str, metric: str = schema.FINAL_TOP1) -> dict[int, float]:
         """Return a metric of one variant by seed, without what was not recorded."""
@@ -119,9 +119,14 @@ class GridData:
     def run_ids(self, variants: Sequence[str]) -> dict[str, dict[str, str]]:
         """Return the run ids behind variants: {variant: {seed: run id}}."""
         return {
-            name: {str(row[schema.SEED]): str(row["run_id"]) for _, row in self.of(name).iterrows()}
+            name: dict(zip(map(str, self.of(name)[schema.SEED]), map(str, self.of(name)["run_id"]), strict=True))
             for name in variants
         }
+
+    @cached_property
+    def _by_variant(self) -> dict[str, pd.DataFrame]:
+        """Once for all variants: a search through all cells for each would grow with their square."""
+        return {str(name): own.sort_values(schema.SEED) for name, own in self.cells.groupby(schema.VARIANT)}
 
     @cached_property
     def _usable(self) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import pandas as pd
@@ -17,6 +17,7 @@ from analysis.plan import Level, Plan, VariantRecord
 METRICS = (schema.TEST_TOP1,)
 _ROOM = 4  # arms of one method that one panel can hold beside a baseline
 _FEW, _MANY = 3, 4  # panels side by side, and where there are more than two rows of them
+_MOST = 24  # panels of a figure
 _LABELS = 4  # that an axis needs to be read
 _DIGITS = ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5, 7))  # of the labels in a decade
 
@@ -46,7 +47,8 @@ def build(grid: GridData) -> Figure:
     Arms of one method that several factors part share panels, a colour for each level.
     """
     plan = grid.plan
-    panels = _panels(plan)
+    every = _panels(plan)
+    panels = replace(every, keys=every.keys[:_MOST])
     columns = panels.columns
     rows = -(-len(panels.keys) // columns)
     curves = _curves(grid)
@@ -71,7 +73,8 @@ def build(grid: GridData) -> Figure:
             axes.tick_params(left=index % columns == 0, labelleft=index % columns == 0)
             axes.tick_params(labelbottom=index + columns >= len(panels.keys))
         scale = "logarithmic scale" if _scale(figure.axes, curves) else ""
-        detail = "; ".join(filter(None, (effects.range_words(grid), scale)))
+        left = f"the first {_MOST} of {len(every.keys)} panels" if len(every.keys) > _MOST else ""
+        detail = "; ".join(filter(None, (effects.range_words(grid), scale, left)))
         style.finish(
             figure,
             f"{plan.title} on {plan.benchmark}: training",

@@ -140,3 +140,10 @@ def test_backbones_keep_their_names() -> None:
 def test_levels_has_room_for_one_factor() -> None:
     with pytest.raises(ValueError, match=r"varies optim\.lr, optim\.weight_decay: name 'training_curves'"):
         levels.build(made.grid(GRIDS["rate and decay"]))
+
+
+def test_a_figure_has_no_more_panels_than_a_page_and_says_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_curves, "_MOST", 3)
+    figure = training_curves.build(made.grid({"method": ["plain", "dhm"], "optim.lr": [0.1, 0.2, 0.3, 0.4, 0.5]}))
+    assert [axes.get_title() for axes in figure.axes] == [f"optim lr {rate:g}" for rate in (0.1, 0.2, 0.3)]
+    assert "the first 3 of 5 panels" in figure.legends[0].get_title().get_text().replace("\n", " ")
