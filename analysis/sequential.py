@@ -23,6 +23,7 @@ from analysis.stats import LEVEL, MIN_PAIRS, Paired, holm, paired
 
 Array = npt.NDArray[np.float64]
 CALIBRATION = 0.85  # of the level is spent: simulated, up to 1.16 times as much is used up from 3 to 30 seeds
+MOST_LOOKS = 40  # what the simulation of the rule covers, and then some
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(128)
 _LEVELS = np.concatenate([np.logspace(-12, -3, 28), np.linspace(0.002, 0.1, 50), np.linspace(0.12, 0.98, 44)])
 
@@ -33,6 +34,8 @@ def looks(every: int, most: int) -> tuple[int, ...]:
         raise ValueError(f"study.look_every={every}: must be at least {MIN_PAIRS}, or no difference can be told")
     if most < every:
         raise ValueError(f"study.max_seeds={most}: must be at least study.look_every={every}")
+    if most > every * MOST_LOOKS:
+        raise ValueError(f"study.max_seeds={most}: at study.look_every={every} that is more than {MOST_LOOKS} looks")
     return (*range(every, most, every), most)
 
 

@@ -50,11 +50,15 @@ class StudyConfig:
 
     Args:
         trials: of a search; none is its own number.
+        max_seeds: of a variant, with `seeds=auto`.
+        look_every: so many seeds, with `seeds=auto`.
         patience: seconds for which a tracking store that does not answer is waited for.
     """
 
     retries: int = 2
     patience: float = 600
+    max_seeds: typing.Optional[int] = None  # noqa: UP045
+    look_every: typing.Optional[int] = None  # noqa: UP045
     trials: typing.Optional[int] = None  # noqa: UP045
 
 

@@ -39,6 +39,7 @@ def plan_record(plan: Plan, provenance: Provenance, updated: float) -> dict[str,
             }
             for cell in plan.cells_of_seed(plan.seeds[0])
         ],
+        **({} if not plan.looks else {"sequential": {"looks": list(plan.looks), "seeds": dict(plan.counts)}}),
         **({} if plan.search is None else {"search": dict(plan.search)}),
     }
 

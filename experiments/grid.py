@@ -234,6 +234,8 @@ class Plan:
         fingerprint: of the data's content.
         data_words: how many classes and images it has.
         base: the recipe before the factors.
+        looks: numbers of seeds at which comparisons are looked at, where seeds are added look by look; else none.
+        counts: how many of `seeds` a variant has, by name, the first ones; without it all.
         search: what a search looked for and found, see `analysis.schema`; none for a plain grid.
     """
 
@@ -247,6 +249,8 @@ class Plan:
     fingerprint: str
     data_words: str
     base: Recipe
+    looks: Sequence[int] = ()
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     search: Mapping[str, Any] | None = None
 
     @property
@@ -262,8 +266,12 @@ class Plan:
         return [cell for seed in self.seeds for cell in self.cells_of_seed(seed)]
 
     def cells_of_seed(self, seed: int) -> list[Cell]:
-        """Every variant at one seed."""
-        return [Cell(variant=variant, seed=seed, fingerprint=self.fingerprint) for variant in self.variants]
+        """Every variant that has it, at one seed."""
+        return [
+            Cell(variant=variant, seed=seed, fingerprint=self.fingerprint)
+            for variant in self.variants
+            if not self.counts or seed in self.seeds[: self.counts[variant.name]]
+        ]
 
     @property
     def experiment(self) -> str:

@@ -52,7 +52,7 @@ def help_page(console: Console) -> None:
         "Settings",
         {
             "grid, benchmark": "what is studied, and on what; without a grid: lists both",
-            "seeds": "how many, or a list",
+            "seeds": "how many, a list, or auto: more where a comparison is open (study.max_seeds, study.look_every)",
             "recipe": "; ".join(f"{name}: {text}" for name, text in RECIPES.items()),
             "arch, epochs, optim.lr, ...": "any field of the recipe, by its name in dhm/recipe.py",
             "factors.NAME": f"levels of a factor of the grid: {', '.join(FACTORS)}, or a recipe field",

@@ -17,7 +17,7 @@ from rich.console import Console
 from dhm.diagnostics import Diagnostics
 from dhm.replicas import check
 from dhm.training import Callback, Runtime
-from experiments import config, report
+from experiments import config, growth, report
 from experiments.grid import GRIDS, Plan
 from experiments.options import Options
 from experiments.patience import Patience, trouble_of
@@ -26,6 +26,7 @@ from experiments.pools.local import LocalPool, choose_gpus, slots
 from experiments.preflight import run_job
 from experiments.progress import Display
 from experiments.provenance import collect
+from experiments.runner import Outcome
 from experiments.scheduler import Scheduler
 from experiments.search import Search
 from experiments.searcher import Searcher
@@ -84,6 +85,8 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
         benchmark=settings.benchmark,
         recipe=settings.recipe,
         seeds=config.plain(settings.seeds),
+        max_seeds=settings.study.max_seeds,
+        look_every=settings.study.look_every,
         trials=settings.study.trials,
         overrides=overrides,
         levels=config.levels_of(settings),
@@ -112,6 +115,7 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
         if isinstance(plan.grid, Search):
             selection = report.trials_planned(console, plan, plan.grid, stores)
             plan = plan if selection is None else with_selected(plan, request, selection)
+        plan = growth.settled(plan, stores.tracking_uri)
         report.plan_table(console, plan, data, stores, slots=len(places))
         return 0
     stores.prepare()
@@ -126,6 +130,7 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
             tracker = Tracker(stores, Patience(options.patience, display.say))
         command = ("python", "-m", "experiments.run", *arguments)
         outside = [stores.root, Path(settings.results), *([] if root is None else [root])]
+        growth.settled(plan, tracker.uri)
         with ownership(stores, plan.plan_id):
             means: dict[str, Any] = {
                 "data": data,
@@ -143,9 +148,13 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
                 if selection is None:
                     return EXIT_INTERRUPTED if searcher.outcome.stopped == INTERRUPTED else 1
                 plan = with_selected(plan, request, selection)
-            scheduler = Scheduler(plan=plan, **means)
-            with heeded(scheduler):
-                outcome = scheduler.run()
+
+            def schedule(plan: Plan) -> Outcome:
+                scheduler = Scheduler(plan=plan, **means)
+                with heeded(scheduler):
+                    return scheduler.run()
+
+            plan, outcome = growth.run(plan, tracker.uri, schedule, console.print)
     finally:
         pool.close()
     complete = report.outcome(console, plan, outcome)

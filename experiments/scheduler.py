@@ -28,8 +28,9 @@ class Scheduler(Runner):
         self._cells = {cell.cell_id: cell for cell in plan.cells}
         self._experiment_id = self._tracker.record_plan(plan, self._provenance, time.time())
         queue = self._reconcile()
+        seeds = f"up to {len(plan.seeds)}" if plan.looks else str(len(plan.seeds))
         self._display.begin(
-            f"{plan.experiment}[/]: {len(plan.variants)} variants x {len(plan.seeds)} seeds = {len(self._cells)} cells",
+            f"{plan.experiment}[/]: {len(plan.variants)} variants x {seeds} seeds = {len(self._cells)} cells",
             total=len(self._cells),
             done=self.outcome.done,
             waiting=len(queue),

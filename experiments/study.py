@@ -7,6 +7,7 @@ from typing import Any
 
 import experiments.grids  # noqa: F401  the registry is filled by importing
 from analysis.catalogue import figure_names
+from analysis.sequential import looks
 from dhm.cost import measure, on_meta
 from dhm.data import DataSet, load
 from dhm.fields import replace_at
@@ -15,6 +16,7 @@ from dhm.registry import unknown
 from dhm.replicas import check_batches
 from experiments.benchmarks import BENCHMARKS, Benchmark
 from experiments.grid import GRIDS, Grid, Plan
+from experiments.growth import AUTO, EVERY, MOST
 from experiments.search import Search
 from experiments.searcher import Selection
 from experiments.stores import Stores
@@ -28,7 +30,8 @@ class Request:
     """What is to be studied.
 
     Args:
-        seeds: how many (0, 1, ...), or which; none for the grid's own number.
+        seeds: how many (0, 1, ...), or which; none for the grid's own number; `auto`: more where a comparison is open.
+        max_seeds, look_every: of `auto`.
         overrides: changes to the base recipe, by dotted path.
         levels: in place of the grid's own, by factor.
         trials: of a search, in place of its own number.
@@ -37,7 +40,9 @@ class Request:
     grid: str
     benchmark: str = "digits"
     recipe: str = "documented"
-    seeds: int | Sequence[int] | None = None
+    seeds: int | Sequence[int] | str | None = None
+    max_seeds: int | None = None
+    look_every: int | None = None
     trials: int | None = None
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     levels: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
@@ -52,7 +57,8 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
     """
     grid = _grid(request)
     benchmark = BENCHMARKS.get(request.benchmark)
-    seeds = _seeds(request.seeds, grid)
+    at = _looks(request)
+    seeds = _seeds(at[0] if at else request.seeds, grid)
     levels = grid.levels(benchmark, request.levels)
     variants = grid.variants(benchmark, overrides=request.overrides, levels=request.levels, recipe=request.recipe)
     for variant in variants:
@@ -77,7 +83,9 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
         variants=variants,
         seeds=seeds,
         overrides=_said(request),
-        extent=[] if request.trials is None else [f"study.trials={request.trials}"],
+        extent=_extent(request),
+        looks=at,
+        counts={variant.name: len(seeds) for variant in variants} if at else {},
         fingerprint=data.fingerprint,
         data_words=_data_words(data, variants[0].recipe.data.train_size),
         base=_base(grid, benchmark, request),
@@ -101,11 +109,13 @@ def with_selected(plan: Plan, request: Request, selection: Selection) -> Plan:
     grid = plan.grid.with_found(plan, selection.setting)
     # What the command said of a field that was searched is a level now.
     overrides = {path: value for path, value in request.overrides.items() if path not in grid.space}
+    variants = grid.variants(plan.benchmark, overrides=overrides, recipe=request.recipe)
     return dataclasses.replace(
         plan,
         grid=grid,
         levels=grid.levels(plan.benchmark),
-        variants=grid.variants(plan.benchmark, overrides=overrides, recipe=request.recipe),
+        variants=variants,
+        counts={variant.name: len(plan.seeds) for variant in variants} if plan.looks else {},
         search=selection.document,
     )
 
@@ -155,18 +165,35 @@ def _written(value: Any) -> str:
     return f"'{value}'" if isinstance(value, str) and not value.isidentifier() else str(value)
 
 
-def _seeds(asked: int | Sequence[int] | None, grid: Grid) -> list[int]:
+def _extent(request: Request) -> list[str]:
+    said = {name: getattr(request, name) for name in ("trials", "max_seeds", "look_every")}
+    return [f"study.{name}={value}" for name, value in said.items() if value is not None]
+
+
+def _looks(request: Request) -> tuple[int, ...]:
+    """The numbers of seeds at which comparisons are looked at; none where the seeds are fixed."""
+    said = {"max_seeds": request.max_seeds, "look_every": request.look_every}
+    if request.seeds != AUTO:
+        for name, value in said.items():
+            if value is not None:
+                raise ValueError(f"study.{name}={value} is for seeds=auto; the seeds are fixed here")
+        return ()
+    most = MOST if request.max_seeds is None else request.max_seeds
+    return looks(min(EVERY, most) if request.look_every is None else request.look_every, most)
+
+
+def _seeds(asked: int | Sequence[int] | str | None, grid: Grid) -> list[int]:
     wanted: Any = grid.seeds if asked is None else asked
     if isinstance(wanted, int) and not isinstance(wanted, bool):
         if wanted < 1:
-            raise ValueError(f"seeds={wanted}: give how many, at least 1, or a list such as [0,1,2]")
+            raise ValueError(f"seeds={wanted}: give how many, at least 1, a list such as [0,1,2], or auto")
         if wanted > MOST_SEEDS:
             raise ValueError(
                 f"seeds={wanted}: more than {MOST_SEEDS:,} are no study; to name one seed, write [{wanted}]"
             )
         return list(range(wanted))
     if not isinstance(wanted, Sequence) or isinstance(wanted, str) or not wanted:
-        raise ValueError(f"seeds={wanted}: give how many, at least 1, or a list such as [0,1,2]")
+        raise ValueError(f"seeds={wanted}: give how many, at least 1, a list such as [0,1,2], or auto")
     if any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in wanted):
         raise ValueError(f"seeds={list(wanted)}: seeds are whole numbers, 0 or more")
     if len(set(wanted)) < len(wanted):

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from analysis import schema, style
+from analysis import schema
 from analysis.data import GridData, records
 from analysis.plan import Plan
 from analysis.tables.table import NONE, Column, Table, number, provenance
@@ -62,4 +62,4 @@ def build(grid: GridData) -> Table:
 
 
 def _value(value: float) -> str:
-    return style.level(value) if math.isfinite(value) else NONE
+    return f"{value:.3g}" if math.isfinite(value) else NONE

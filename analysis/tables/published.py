@@ -17,7 +17,7 @@ from analysis.published import Published
 from analysis.tables.comparison import span
 from analysis.tables.table import NONE, Column, Row, Table, decimals, number
 
-GRIDS = ("architectures", "methods")  # which vary nothing but the backbone and the method
+GRIDS = ("architectures", "imagenet", "methods")  # which vary nothing but the backbone and the method
 METHODS = ("plain", "dsl", "dhm")
 METRICS = {
     "cifar100": {"top1_error": (schema.BEST_TOP1, schema.FINAL_TOP1)},
@@ -30,7 +30,7 @@ NOT_RUN, NOT_COMPLETE, NOT_PUBLISHED, NOT_OURS = "not run", "not complete", "no 
 _TITLES = {"cifar100": "CIFAR-100", "imagenet": "ImageNet"}
 _SHORT = {"top1_error": "top-1", "top5_error": "top-5"}
 # What a command may say without leaving the benchmark's recipe.
-_KEEPS = ("arch=", "factors.arch=", "factors.method=")
+_KEEPS = ("arch=", "replicas=", "factors.arch=", "factors.method=")
 _WITHOUT_DROPOUT = ("recipe=released", "dropout=0", "dropout=0.0")
 
 

@@ -162,7 +162,48 @@ def has_latex() -> bool:
     return find is not None and subprocess.run([find, "booktabs.sty"], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.skipif(not has_latex(), reason="no pdflatex with booktabs")
+WORDS = """begin end centering caption label footnotesize setlength tabcolsep resizebox ifdim width linewidth else fi
+toprule midrule bottomrule shortstack textbackslash textasciitilde textasciicircum ldots
+pm times alpha tau dagger geq leq"""
+MACROS = set(WORDS.split())
+
+
+def check_latex(text: str) -> None:
+    """A strict reader of what tables may be made of: known macros, balanced groups, nothing that LaTeX interprets."""
+    assert text.isascii() or not set(text) - {letter for letter in text if ord(letter) < 0x180}, "letters of no font"
+    assert set(re.findall(r"\\([a-zA-Z]+)", text)) <= MACROS
+    assert re.findall(r"\\begin\{(\w+)\}", text) == re.findall(r"\\end\{(\w+)\}", text)[::-1]
+    bare = re.sub(r"\\[&%$#_{}\\]", "", text)  # without what is escaped, and line ends
+    assert not set("#~^") & set(re.sub(r"\$[^$]*\$", "", bare)) and bare.count("$") % 2 == 0
+    assert "_" not in re.sub(r"\\label\{[^}]*\}", "", bare)
+    assert all(line.endswith("%") and line.count("%") == 1 for line in bare.splitlines() if "%" in line)
+    depth = 0
+    for letter in bare:
+        depth += (letter == "{") - (letter == "}")
+        assert depth >= 0, "a group closes that was not opened"
+    assert depth == 0, "a group is left open"
+    columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", text).group(1))
+    rows = text.partition(r"\midrule")[2].partition(r"\bottomrule")[0].strip().splitlines()
+    assert all(row.endswith(r" \\") and len(re.findall(r"(?<!\\)&", row)) == columns - 1 for row in rows)
+
+
+def test_latex_is_sound(grids: dict[str, GridData]) -> None:
+    for table in [hostile(), *all_tables(grids)]:
+        check_latex(latex(table))
+
+
+@pytest.mark.parametrize(
+    ("sound", "broken"),
+    [(r"\toprule", r"\toprul"), (r"\%", "%"), (r"\end{tabular}}", r"\end{tabular}"), (" & ", "  "), (r"\_", "_")],
+)
+def test_the_reader_of_latex_sees_what_is_broken(sound: str, broken: str) -> None:
+    text = latex(hostile())
+    assert sound in text
+    with pytest.raises(AssertionError):
+        check_latex(text.replace(sound, broken))
+
+
+@pytest.mark.skipif(not has_latex(), reason="no pdflatex with booktabs: tables were read by check_latex alone")
 def test_latex_compiles(grids: dict[str, GridData], tmp_path: Path) -> None:
     tables = [hostile(), *all_tables(grids)]
     head = "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"

@@ -1,0 +1,88 @@
+"""Growth: `seeds=auto` gives more seeds to the comparisons that are still open, look by look, up to a budget.
+
+Which ones those are follows from the record alone (`analysis.sequential`), so that a study that was cut short goes on
+where it was.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import pandas as pd
+
+from analysis import sequential, store
+from experiments import records
+from experiments.grid import Plan
+from experiments.runner import Outcome
+
+AUTO = "auto"
+EVERY, MOST = 5, 20  # seeds from look to look, and in all
+
+
+def grown(plan: Plan, runs: pd.DataFrame) -> Plan:
+    """The plan with as many seeds for every variant as the record says that it needs by now.
+
+    Args:
+        runs: `analysis.store.runs`.
+    """
+    if not plan.looks:
+        return plan
+    whole = dataclasses.replace(plan, seeds=range(plan.looks[-1]), counts={})
+    found = records.of_plan(runs, whole)
+    errors: dict[str, dict[int, float]] = {variant.name: {} for variant in plan.variants}
+    for cell in whole.cells:
+        record = found.get(cell.cell_id)
+        if record is not None and record.state == records.DONE:
+            errors[cell.variant.name][cell.seed] = record.top1_error
+    against = {variant.name: variant.baseline for variant in plan.variants if variant.baseline is not None}
+    counts = sequential.counts(plan.looks, list(errors), against, errors.__getitem__)
+    return dataclasses.replace(plan, seeds=range(max(counts.values())), counts=counts)
+
+
+def settled(plan: Plan, uri: str) -> Plan:
+    """The plan as the record has it by now.
+
+    Raises:
+        ValueError: it grew by another rule. Judged by this one its error rate would be nobody's.
+    """
+    try:
+        recorded, runs = store.plans(uri), store.runs(uri)
+    except store.StoreError:  # nothing was run
+        return plan
+    for known in recorded:
+        if known.plan_id == plan.plan_id and known.looks and known.looks != tuple(plan.looks):
+            raise ValueError(
+                f"the seeds of {known.experiment} were added look by look, after {', '.join(map(str, known.looks))}: "
+                "judged otherwise, more than 5 % of its findings would be chance. Go on with seeds=auto "
+                f"study.look_every={known.looks[0]} study.max_seeds={known.looks[-1]}, or begin anew with store=DIR"
+            )
+    return grown(plan, runs)
+
+
+def run(plan: Plan, uri: str, schedule: Callable[[Plan], Outcome], say: Callable[[str], None]) -> tuple[Plan, Outcome]:
+    """Run the cells of a plan, and where seeds are added look by look, of what it grows to.
+
+    Args:
+        schedule: runs the cells that a plan lacks.
+
+    Returns:
+        what the plan grew to, and how its last look ended, with all that was trained and copied on the way.
+    """
+    trained = copied = 0
+    plan = grown(plan, store.runs(uri))
+    while True:
+        outcome = schedule(plan)
+        trained, copied = trained + outcome.trained, copied + outcome.copied
+        further = grown(plan, store.runs(uri))
+        if outcome.stopped is not None or further == plan:
+            return plan, dataclasses.replace(outcome, trained=trained, copied=copied)
+        say(_words(plan, further))
+        plan = further
+
+
+def _words(plan: Plan, further: Plan) -> str:
+    open_arms = [v.name for v in plan.variants if v.baseline and further.counts[v.name] > plan.counts[v.name]]
+    arms = sum(variant.baseline is not None for variant in plan.variants)
+    return (
+        f"{arms - len(open_arms)} of {arms} comparisons decided at {len(plan.seeds)} seeds; "
+        f"up to {len(further.seeds)} seeds for {', '.join(open_arms)}"
+    )
