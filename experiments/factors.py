@@ -12,7 +12,7 @@ from dhm.backbones import ARCHITECTURES
 from dhm.branches import default_branch
 from dhm.cost import on_meta
 from dhm.fields import field_types, replace_at
-from dhm.recipe import MimicSpec, Recipe
+from dhm.recipe import MimicSpec, Recipe, TermSpec
 from dhm.registry import Registry, unknown
 
 METHODS = ("plain", "dsl", "dhm")
@@ -82,6 +82,20 @@ def fork_probability(recipe: Recipe, level: Any) -> Recipe:
     return dataclasses.replace(recipe, branches=branches)
 
 
+def term(recipe: Recipe, level: Any) -> Recipe:
+    """One more term of the objective, by its name or as `"NAME:WEIGHT"`; `"none"` is none."""
+    name, colon, weight = str(level).partition(":")
+    if name == "none":
+        return recipe
+    try:
+        added = TermSpec(name=name, weight=float(weight) if colon else 1.0)
+    except ValueError:
+        raise ValueError(
+            f"term {level!r}: give a term's name, or 'NAME:WEIGHT' such as 'label_smoothing:0.1'"
+        ) from None
+    return dataclasses.replace(recipe, terms=(*recipe.terms, added))
+
+
 def arch(recipe: Recipe, level: Any) -> Recipe:
     """The backbone. A grid begins from that backbone's own recipe (`Grid.variants`), so nothing is left to change."""
     assert recipe.arch == level, "the base recipe is made for the backbone"
@@ -115,6 +129,15 @@ FACTORS.register(
         apply=fork_probability,
         label=lambda level: f"p {level:g}",
         summary="how likely every side branch is to fork at a step",
+    ),
+)
+
+FACTORS.register(
+    "term",
+    Factor(
+        apply=term,
+        label=lambda level: f"with {level}".replace(":", " ").replace("with none", "as it is"),
+        summary="one more term of the objective: none, 'NAME' or 'NAME:WEIGHT'",
     ),
 )
 

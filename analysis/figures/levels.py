@@ -15,6 +15,7 @@ LONG = 10  # letters of a level that does not fit beside its neighbours
 AXES = {
     "arch": "backbone",
     "branch_depth": "depth of branches (×)",
+    "term": "further term of the loss",
     "fork_probability": "fork probability",
     "mimic.pairs": "way that knowledge goes",
     "data.label_noise": "share of wrong training labels",
