@@ -1,7 +1,7 @@
 """What the scheduler asks of whatever runs cells: slots, a start, word of what happens, an end."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 Send = Callable[[Any], None]
@@ -53,6 +53,25 @@ class Ended:
     lost: str | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Placed:
+    """Where an engine has a run now.
+
+    Args:
+        place: for a person: "job 17", "job 17 on node3".
+        queued: whether it waits there for its turn.
+    """
+
+    slot: Slot
+    place: str
+    queued: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stopped:
+    """What a run returns that left because it was asked to; its checkpoint stands."""
+
+
 class Pool(Protocol):
     """A pool runs a job in each of its slots.
 
@@ -63,10 +82,21 @@ class Pool(Protocol):
     def slots(self) -> Sequence[Slot]:
         """Room for runs; does not change."""
 
+    def begin(self, study: str, wanted: Callable[[Any], bool]) -> Mapping[int, Any]:
+        """Work for a study from now on.
+
+        Args:
+            study: its name, good for a folder.
+            wanted: whether a job that an earlier scheduler of the study started shall go on.
+
+        Returns:
+            the jobs of an earlier scheduler that live on, by the index of the slot that each has now.
+        """
+
     def start(self, slot: Slot, job: Any, log: str) -> None:
         """Start a job in a free slot; what it prints goes to the end of the file `log`."""
 
-    def wait(self, timeout: float) -> list[Word | Ended]:
+    def wait(self, timeout: float) -> Sequence[Word | Placed | Ended]:
         """What has happened since the last call; waits up to `timeout` seconds for something to happen."""
 
     def stop(self, slot: Slot | None = None) -> None:

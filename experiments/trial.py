@@ -20,7 +20,7 @@ from dhm.recipe import Recipe
 from dhm.training import Callback, NotFiniteError, Runtime, Training
 from experiments.energy import EnergyMeter
 from experiments.patience import Patience, trouble_of
-from experiments.pool import Send
+from experiments.pool import Send, Stopped
 from experiments.recorder import Recorder, RecordInfo
 
 LOCK_PATIENCE = 20.0  # seconds for which a run waits for another process that trains its cell
@@ -87,11 +87,6 @@ class Failed:
     message: str
     trace: str
     place: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stopped:
-    """The cell left because it was asked to; its checkpoint stands."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

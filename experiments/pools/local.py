@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,10 @@ class LocalPool:
         self._unborn: list[Ended] = []
         forkserver.ensure_running()
 
+    def begin(self, study: str, wanted: Callable[[Any], bool]) -> dict[int, Any]:
+        """See `Pool.begin`. A run ends with its scheduler here."""
+        return {}
+
     def start(self, slot: Slot, job: Any, log: str) -> None:
         """See `Pool.start`."""
         assert slot.index not in self._runs, "the slot is taken"
@@ -131,7 +135,7 @@ class LocalPool:
                 theirs.close()
         self._unborn.append(Ended(slot, lost=how))
 
-    def wait(self, timeout: float) -> list[Word | Ended]:
+    def wait(self, timeout: float) -> Sequence[Word | Ended]:
         """See `Pool.wait`."""
         watched: list[Any] = [channel for _, channel in self._runs.values()]
         watched += [process.sentinel for process, _ in self._runs.values()]

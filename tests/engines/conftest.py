@@ -1,0 +1,53 @@
+"""Engines and stores that are started once for all tests. Where one is not installed its tests are skipped, saying what
+is missing; ENGINES=required makes that a failure."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from tests.engines.servers import NotThere, RayCluster, Slurm
+
+
+def absent(why: object) -> NoReturn:
+    if os.environ.get("ENGINES") == "required":
+        pytest.fail(f"ENGINES=required, and: {why}")
+    pytest.skip(str(why))
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """A SLURM of two nodes; its clients find it by SLURM_CONF."""
+    try:
+        import submitit  # noqa: F401
+
+        cluster = Slurm(tmp_path_factory.mktemp("slurm"))
+    except (ImportError, NotThere) as error:
+        absent(error)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.variables.items():
+            patch.setenv(name, value)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """A Ray cluster of two nodes."""
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        absent(error)
+    cluster = RayCluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()

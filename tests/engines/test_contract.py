@@ -1,0 +1,217 @@
+"""The contract that every pool keeps: a run ends with its outcome or is told lost, once, and its slot is free again."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.pool import Ended, Placed, Pool, Slot, Stopped, Word
+from experiments.pools.engine import EnginePool
+from experiments.pools.local import LocalPool, slots
+from tests.engines.jobs import work
+
+PATIENCE = 120
+ENGINES = [pytest.param(name, marks=pytest.mark.engines) for name in ("slurm", "ray")]
+Open = Callable[..., Pool]
+
+
+def everything(job: Any) -> bool:
+    return True
+
+
+@pytest.fixture(params=["local", *ENGINES])
+def kind(request: pytest.FixtureRequest) -> str:
+    if request.param == "slurm":
+        request.getfixturevalue("slurm")
+    if request.param == "ray":
+        request.getfixturevalue("ray_cluster")
+    return str(request.param)
+
+
+@pytest.fixture
+def open_pool(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Makes pools of one kind for one study; they are closed at the end."""
+    made: list[Pool] = []
+
+    def make(count: int = 2, **settings: Any) -> Pool:
+        places = slots([], 1, count)
+        if kind == "local":
+            made.append(LocalPool(places, work))
+        else:
+            made.append(EnginePool(places, tmp_path / "engine", work, connection(), look=0.5, grace=1, **settings))
+        return made[-1]
+
+    def connection() -> Any:
+        if kind == "slurm":
+            from experiments.pools.slurm import Slurm, Terms
+
+            return lambda study, folder: Slurm(study, folder, Terms(minutes=10))
+        from experiments.pools.ray import Ray, Share, connect
+
+        connect(request.getfixturevalue("ray_cluster").address)
+        return lambda study, folder: Ray(study, folder, Share())
+
+    yield make
+    for pool in made:
+        pool.close()
+
+
+@pytest.fixture
+def pool(open_pool: Open) -> Pool:
+    made = open_pool()
+    assert made.begin("contract", everything) == {}
+    return made
+
+
+def start(pool: Pool, index: int, do: str, folder: Path, tag: str = "") -> Path:
+    tag = tag or f"{do}-{index}"
+    log = folder / "logs" / f"{tag}.log"
+    pool.start(pool.slots[index], {"do": do, "tag": tag, "gate": str(folder / "gate")}, str(log))
+    return log
+
+
+def events(pool: Pool, enough: Callable[[list[Any]], bool]) -> list[Any]:
+    seen: list[Any] = []
+    deadline = time.monotonic() + PATIENCE
+    while not enough(seen):
+        assert time.monotonic() < deadline, f"only {seen}"
+        seen += pool.wait(0.5)
+    return seen
+
+
+def ends(pool: Pool, count: int) -> dict[int, Ended]:
+    seen = events(pool, lambda seen: sum(isinstance(event, Ended) for event in seen) >= count)
+    found = [event for event in seen if isinstance(event, Ended)]
+    assert len({event.slot.index for event in found}) == len(found) == count, "each is told once"
+    return {event.slot.index: event for event in found}
+
+
+def words(pool: Pool, count: int) -> list[Word]:
+    seen = events(pool, lambda seen: sum(isinstance(event, Word) for event in seen) >= count)
+    assert not any(isinstance(event, Ended) for event in seen)
+    return [event for event in seen if isinstance(event, Word)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(pid: int) -> bool:
+    deadline = time.monotonic() + PATIENCE
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not alive(pid)
+
+
+def test_a_run_says_word_and_returns_its_outcome(pool: Pool, tmp_path: Path) -> None:
+    log = start(pool, 0, "report", tmp_path)
+    seen = events(pool, lambda seen: any(isinstance(event, Ended) for event in seen))
+    (word,) = [event for event in seen if isinstance(event, Word)]
+    assert word.slot == pool.slots[0] and word.content["pid"] != os.getpid()
+    end = seen[-1]
+    assert isinstance(end, Ended) and end.slot == pool.slots[0] and end.lost is None
+    assert end.outcome == {"tag": "report-0", "pid": word.content["pid"]}
+    assert log.read_text() == "printed by report-0\n"
+
+
+def test_runs_that_die_are_told_lost_and_take_nobody_with_them(pool: Pool, tmp_path: Path) -> None:
+    start(pool, 0, "die", tmp_path)
+    start(pool, 1, "report", tmp_path)
+    found = ends(pool, 2)
+    assert found[0].outcome is None and "SIGKILL" in str(found[0].lost)
+    assert found[1].lost is None and found[1].outcome["tag"] == "report-1"
+    log = start(pool, 0, "fail", tmp_path)
+    start(pool, 1, "leave", tmp_path)
+    found = ends(pool, 2)
+    assert (found[0].lost, found[1].lost) == ("exited with code 1", "exited with code 7"), "slots can be used again"
+    assert "an error that nobody caught" in log.read_text()
+
+
+def test_stop_reaches_one_run_or_all(pool: Pool, tmp_path: Path) -> None:
+    for index in (0, 1):
+        start(pool, index, "until_released", tmp_path)
+    words(pool, 2)
+    pool.stop(pool.slots[1])
+    assert ends(pool, 1)[1].outcome == Stopped()
+    pool.stop()
+    assert ends(pool, 1)[0].outcome == Stopped()
+
+
+def test_close_leaves_no_process(pool: Pool, tmp_path: Path) -> None:
+    start(pool, 0, "until_released", tmp_path)
+    (word,) = words(pool, 1)
+    pool.close()
+    assert gone(word.content["pid"])
+
+
+@pytest.mark.parametrize("kind", ENGINES, indirect=True)
+def test_more_runs_than_the_engine_has_room_for_wait_their_turn(open_pool: Open, tmp_path: Path) -> None:
+    pool = open_pool(6)
+    pool.begin("contract", everything)
+    for index in range(6):
+        start(pool, index, "until_released", tmp_path)
+    seen = events(pool, lambda seen: sum(isinstance(event, Word) for event in seen) >= 4)
+    queued = {event.slot.index for event in seen if isinstance(event, Placed) and event.queued}
+    running = {event.slot.index for event in seen if isinstance(event, Word)}
+    assert len(running) == 4 and queued - running == set(range(6)) - running, "two nodes of two processors"
+    waiting = next(iter(set(range(6)) - running))
+    pool.stop(pool.slots[waiting])
+    assert "taken out of the queue" in str(ends(pool, 1)[waiting].lost)
+    (tmp_path / "gate").touch()
+    assert {end.outcome["tag"] for end in ends(pool, 5).values()} == {
+        f"until_released-{index}" for index in range(6) if index != waiting
+    }
+
+
+@pytest.mark.parametrize("kind", ENGINES, indirect=True)
+def test_jobs_of_one_program_follow_each_other(open_pool: Open, tmp_path: Path) -> None:
+    pool = open_pool(3, jobs_per_program=3)
+    pool.begin("contract", everything)
+    for index, do in enumerate(("report", "die", "report")):
+        start(pool, index, do, tmp_path)
+    found = ends(pool, 3)
+    assert [found[index].lost is None for index in range(3)] == [True, False, True], "a crash takes one run with it"
+
+
+@pytest.mark.parametrize("kind", ENGINES, indirect=True)
+def test_runs_outlive_their_scheduler_and_are_found_again(open_pool: Open, tmp_path: Path) -> None:
+    first = open_pool(3)
+    first.begin("contract", everything)
+    start(first, 0, "until_released", tmp_path, "kept")
+    start(first, 1, "until_released", tmp_path, "unwanted")
+    told = words(first, 2)
+    start(first, 2, "report", tmp_path, "ended")
+    told += events(first, lambda seen: any(isinstance(event, Ended) for event in seen))
+    pids = {event.content["tag"]: event.content["pid"] for event in told if isinstance(event, Word)}
+    # The first says nothing more, as one that was killed; what it had taken, and not yet recorded, is told again.
+    second = open_pool(3)
+    kept = second.begin("contract", lambda job: job["tag"] != "unwanted")
+    assert sorted(job["tag"] for job in kept.values()) == ["ended", "kept"]
+    assert gone(pids["unwanted"])
+    index = {job["tag"]: index for index, job in kept.items()}
+    assert ends(second, 1)[index["ended"]].outcome["pid"] == pids["ended"]
+    (tmp_path / "gate").touch()
+    assert ends(second, 1)[index["kept"]].outcome["pid"] == pids["kept"], "it is the same process"
+    assert open_pool(3).begin("contract", everything) == {}, "what is through is not found again"
+
+
+@pytest.mark.parametrize("kind", ENGINES, indirect=True)
+def test_what_a_study_does_not_know_is_no_part_of_it(open_pool: Open, tmp_path: Path) -> None:
+    first, other = open_pool(1), open_pool(1)
+    first.begin("contract", everything)
+    start(first, 0, "until_released", tmp_path)
+    words(first, 1)
+    assert other.begin("another", everything) == {}
+    (tmp_path / "gate").touch()
+    assert ends(first, 1)[0].lost is None, "another study leaves it alone"
+
+
+def test_an_engine_pool_keeps_the_slots_that_it_was_given(tmp_path: Path) -> None:
+    places = [Slot(index=index, device="cpu", visible="") for index in range(3)]
+    assert EnginePool(places, tmp_path, work, lambda study, folder: None).slots == tuple(places)  # type: ignore[arg-type]
