@@ -21,27 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 from dhm.fields import field_types
 from dhm.recipe import DataSpec, Recipe
 from dhm.registry import unknown
+from experiments.pools.settings import POOLS, PoolConfig
 
 
-@dataclasses.dataclass
-class PoolConfig:
-    """Where cells run.
-
-    Args:
-        gpus_per_run: replicas of every run, each on a GPU of its own (without GPUs: each in a process of the same CPU
-            slot). They are part of the recipe: this is its `replicas`.
-        channels_last, compile: quicker ways of the same mathematics, see `dhm.training.Runtime`.
-    """
-
-    gpus: Any = "auto"
-    gpus_per_run: typing.Optional[int] = None  # noqa: UP045
-    slots_per_gpu: int = 1
-    cpu_slots: int = 0
-    threads: int = 1
-    workers: typing.Optional[int] = None  # noqa: UP045
-    deterministic: bool = True
-    channels_last: bool = False
-    compile: bool = False
+Number = typing.TypeVar("Number", int, float)
 
 
 @dataclasses.dataclass
@@ -105,6 +88,7 @@ def _inner(annotation: Any) -> Any:
 
 _DATA = _part(DataSpec, without=("name",), extra=[("root", typing.Optional[str], None)])  # noqa: UP045
 _GENERAL: list[tuple[str, Any, Any]] = [
+    ("defaults", list[Any], dataclasses.field(default_factory=lambda: ["_self_", {"pool": "local"}])),
     ("grid", typing.Optional[str], None),  # noqa: UP045
     ("benchmark", str, "digits"),
     ("recipe", str, "documented"),
@@ -117,7 +101,7 @@ _GENERAL: list[tuple[str, Any, Any]] = [
     ("store", str, "results/store"),
     ("tracking", typing.Optional[str], None),  # noqa: UP045
     ("results", str, "results"),
-    ("pool", PoolConfig, dataclasses.field(default_factory=PoolConfig)),
+    ("pool", PoolConfig, MISSING),
     ("study", StudyConfig, dataclasses.field(default_factory=StudyConfig)),
     ("diagnostics", DiagnosticsConfig, dataclasses.field(default_factory=DiagnosticsConfig)),
     ("data", _DATA, dataclasses.field(default_factory=_DATA)),
@@ -132,6 +116,8 @@ Settings = dataclasses.make_dataclass(
 )
 
 ConfigStore.instance().store(name="settings", node=Settings)
+for _name, _node in POOLS.items():
+    ConfigStore.instance().store(group="pool", name=_name, node=_node)
 
 
 def read(arguments: Sequence[str]) -> DictConfig:
@@ -140,7 +126,9 @@ def read(arguments: Sequence[str]) -> DictConfig:
     Raises:
         ValueError: a word that is no setting, an unknown setting, or a value of the wrong type.
     """
-    overrides = [_checked(argument) for argument in arguments]
+    parsed = [_parsed(argument) for argument in arguments]
+    kind = _pool(parsed)
+    overrides = [_checked(argument, override, kind) for argument, override in zip(arguments, parsed, strict=True)]
     try:
         with initialize(version_base="1.3", config_path=None):
             return compose("settings", overrides=overrides)
@@ -184,8 +172,14 @@ def _flat(node: Any, path: str) -> list[tuple[str, Any]]:
     return [(path, node)]
 
 
-def _checked(argument: str) -> str:
-    """An override that names a setting, as Hydra wants it."""
+def at_least(value: Number, least: int, name: str) -> Number:
+    """The value of a setting, or a ValueError where it is too small."""
+    if value < least:
+        raise ValueError(f"{name}={value}: must be at least {least}")
+    return value
+
+
+def _parsed(argument: str) -> Override:
     try:
         override: Override = OverridesParser.create().parse_override(argument)
     except HydraException as error:
@@ -197,14 +191,39 @@ def _checked(argument: str) -> str:
         raise ValueError(f"{argument!r}: settings are changed with name=value; none can be added or removed")
     if override.is_sweep_override():
         raise ValueError(f"{argument!r}: a grid varies its factors; write a list, such as factors.NAME=[1,2]")
+    return override
+
+
+def _pool(overrides: Sequence[Override]) -> str:
+    """The kind of pool that is asked for, as `pool=slurm` or `pool.kind=slurm`."""
+    kind = "local"
+    for override in overrides:
+        if override.key_or_group in ("pool", "pool.kind"):
+            kind = str(override.value())
+            if kind not in POOLS:
+                raise unknown("pool", kind, POOLS)
+    return kind
+
+
+def _checked(argument: str, override: Override, pool: str) -> str:
+    """An override that names a setting, as Hydra wants it."""
     path = override.key_or_group.split(".")
     if path[0] == "factors" and len(path) > 1:
         return f"+{argument}"
+    if path in (["pool"], ["pool", "kind"]):
+        return f"pool={pool}"
     node: Any = OmegaConf.structured(Settings)
+    node.pool = OmegaConf.structured(POOLS[pool])
     for depth, name in enumerate(path):
+        if path[0] == "pool" and depth == 1 and name not in node:
+            others = [f"pool={kind}" for kind in POOLS if hasattr(POOLS[kind](), name)]
+            if others:
+                raise ValueError(f"pool.{name} is a setting of {' and '.join(others)}, and this is pool={pool}")
         if not isinstance(node, DictConfig) or name not in list(node.keys()):
-            choices = node.keys() if isinstance(node, DictConfig) else ()
+            choices = [key for key in node if key != "defaults"] if isinstance(node, DictConfig) else ()
             raise unknown("setting", ".".join(path[: depth + 1]), _spelt(path[:depth], choices))
+        if path[0] == "pool" and path[1:2] == ["sbatch"] and depth == 1 and len(path) > 2:
+            return f"+{argument}"
         node = None if OmegaConf.is_missing(node, name) else node[name]
     return argument
 
