@@ -1,6 +1,6 @@
 # Every target sets up what it needs, once, in .venv; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-faults check format ui report notebooks bench clean
+.PHONY: help run test test-slow test-faults test-engines check format ui report notebooks bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -31,6 +31,10 @@ test-slow: $(READY) ## run the tests that take minutes
 
 test-faults: $(READY) ## kill runs, fill disks, take servers away: nothing is lost (minutes)
 	$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
+
+test-engines: $(READY) ## run studies on a real SLURM and a real Ray, and on shared stores (minutes)
+	$(BIN)/python -m pip install --quiet --editable '.[slurm,ray,postgres]'
+	$(BIN)/python -m pytest -m engines tests/engines $(ARGS)
 
 check: $(READY) ## ruff and strict mypy
 	$(BIN)/ruff check .

@@ -27,7 +27,8 @@ from dhm.training import Runtime
 from experiments.grid import Cell
 from experiments.options import Options
 from experiments.pool import Slot
-from experiments.pools.local import LocalPool, slots
+from experiments.pools.gpus import slots
+from experiments.pools.local import LocalPool
 from experiments.progress import Display
 from experiments.provenance import collect
 from experiments.scheduler import Scheduler

@@ -23,7 +23,6 @@ from dhm.recipe import DataSpec, Recipe
 from dhm.registry import unknown
 from experiments.pools.settings import POOLS, PoolConfig
 
-
 Number = typing.TypeVar("Number", int, float)
 
 

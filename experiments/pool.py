@@ -18,17 +18,21 @@ class Slot:
     Args:
         index: from 0.
         device: as torch names it inside the run: `cpu` or `cuda`.
-        visible: CUDA_VISIBLE_DEVICES of the run, one GPU for each of its replicas; empty for a CPU slot.
+        visible: CUDA_VISIBLE_DEVICES of the run, one GPU for each of its replicas; empty for a CPU slot, and where an
+            engine chooses the GPUs.
+        engine: that it is a slot of, such as "slurm".
     """
 
     index: int
     device: str
     visible: str
+    engine: str = ""
 
     @property
     def name(self) -> str:
-        """For a person: "cpu", "gpu 2" or "gpu 2,3"."""
-        return f"gpu {self.visible}" if self.visible else "cpu"
+        """For a person: "cpu", "gpu 2", "gpu 2,3", "slurm gpu"."""
+        kind = "cpu" if self.device == "cpu" else "gpu"
+        return " ".join(filter(None, (self.engine, kind, self.visible)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,6 +85,10 @@ class Pool(Protocol):
     @property
     def slots(self) -> Sequence[Slot]:
         """Room for runs; does not change."""
+
+    @property
+    def here(self) -> "Pool":
+        """A pool on this machine, for what must not wait in an engine's queue."""
 
     def begin(self, study: str, wanted: Callable[[Any], bool]) -> Mapping[int, Any]:
         """Work for a study from now on.

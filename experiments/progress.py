@@ -24,6 +24,8 @@ class _Row:
     cell: Cell
     since: float
     progress: Progress | None = None
+    place: str = ""
+    queued: bool = False
 
 
 class Display:
@@ -73,10 +75,19 @@ class Display:
         self._waiting -= 1
         self._rows[slot.index] = _Row(cell, time.monotonic())
 
+    def placed(self, slot: Slot, place: str, *, queued: bool) -> None:
+        """An engine says where a cell is: waiting for its turn, or running."""
+        row = self._rows.get(slot.index)
+        if row is not None:
+            if row.queued and not queued:
+                row.since = time.monotonic()
+            row.place, row.queued = place, queued
+
     def progressed(self, slot: Slot, progress: Progress) -> None:
         """A cell has got further."""
         if slot.index in self._rows:
             self._rows[slot.index].progress = progress
+            self._rows[slot.index].queued = False
 
     def say(self, text: str) -> None:
         """Something that whoever watches should know."""
@@ -124,23 +135,24 @@ class Display:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for heading in ("slot", "cell", "epoch", "", "error"):
             table.add_column(heading, justify="right" if heading in ("epoch", "error") else "left")
-        for slot in self._slots:
-            row = self._rows.get(slot.index)
-            if row is None:
-                continue
+        busy = [(self._rows[slot.index], slot) for slot in self._slots if slot.index in self._rows]
+        for row, slot in sorted(busy, key=lambda pair: pair[0].queued):
             done, epochs, error = 0, row.cell.variant.recipe.epochs, None
             if row.progress is not None:
                 done, error = row.progress.epoch, row.progress.top1_error
             table.add_row(
-                slot.name,
+                row.place or slot.name,
                 row.cell.name,
-                f"{done}/{epochs}",
+                "queued" if row.queued else f"{done}/{epochs}",
                 ProgressBar(total=epochs, completed=done, width=24),
                 "" if error is None else f"{error:.2f} %",
             )
         failed = f", [red]{self._failed} failed[/]" if self._failed else ""
+        queued = sum(row.queued for row in self._rows.values())
+        at_engine = f", {queued} queued" if queued else ""
         head = Text.from_markup(
-            f"{self._done}/{self._total} {self._noun} done{failed}, {len(self._rows)} running, {self._waiting} waiting"
+            f"{self._done}/{self._total} {self._noun} done{failed}, {len(self._rows) - queued} running{at_engine}, "
+            f"{self._waiting} waiting"
             f"   {_clock(time.monotonic() - self._begun)} gone{self._left()}"
         )
         return Group(head, table)
@@ -151,8 +163,9 @@ class Display:
             return ""
         mean = sum(self._spent) / len(self._spent)
         now = time.monotonic()
-        running = sum(max(0.0, mean - (now - row.since)) for row in self._rows.values())
-        return f", about {_clock((running + mean * self._waiting) / len(self._slots))} left"
+        running = [max(0.0, mean - (now - row.since)) for row in self._rows.values() if not row.queued]
+        waiting = self._waiting + len(self._rows) - len(running)
+        return f", about {_clock((sum(running) + mean * waiting) / max(1, len(running)))} left"
 
 
 def _clock(seconds: float) -> str:

@@ -104,6 +104,14 @@ class Proposals(Attempts):
             attempt.report(error, epoch)
         return trial, attempt
 
+    def resume(self, cell_id: str) -> tuple[Cell, optuna.Trial]:
+        """See `Attempts.resume`."""
+        (trial,) = [trial for trial in self._again if trial.cell_id == cell_id]
+        self._again.remove(trial)
+        setting = dict(trial.variant.factors)
+        curve = dict(self._curves.setdefault(cell_id, {}))
+        return trial, self._begun(trial, params=setting, distributions=self._space, intermediate_values=curve)
+
     def _suggest(self, attempt: optuna.Trial, path: str) -> float:
         found = self._search.space[path]
         return attempt.suggest_float(path, found.low, found.high, log=found.log)

@@ -50,6 +50,15 @@ class Attempts(abc.ABC):
     def put(self, cell: Cell) -> None:
         """A cell whose attempt was interrupted waits again."""
 
+    @abc.abstractmethod
+    def resume(self, cell_id: str) -> tuple[Cell, optuna.Trial]:
+        """A cell that waits, and a trial for its attempt, which an earlier scheduler began and which goes on."""
+
+    def _begun(self, cell: Cell, **known: Any) -> optuna.Trial:
+        attributes = {CELL: cell.cell_id, **cell.variant.factors}
+        self._study.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=attributes, **known))
+        return optuna.Trial(self._study, self._study.get_trials(deepcopy=False)[-1]._trial_id)
+
     def report(self, cell: Cell, trial: optuna.Trial, progress: Progress) -> bool:
         """The attempt got further; whether it is to be given up."""
         return False
@@ -124,6 +133,12 @@ class Queue(Attempts):
                 self._waiting -= 1
                 return cell, trial
             self.tell_failed(trial, "the cell is no longer part of the plan, or queued twice")
+
+    def resume(self, cell_id: str) -> tuple[Cell, optuna.Trial]:
+        """See `Attempts.resume`."""
+        cell = self._wanted.pop(cell_id)
+        self._waiting -= 1
+        return cell, self._begun(cell)
 
 
 class _JournalLock:

@@ -32,6 +32,11 @@ class CellRecord:
     top1_error: float = math.nan
     message: str = ""
 
+    @property
+    def open(self) -> bool:
+        """Whether nobody has said how it ended."""
+        return self.state in (RUNNING, ORPHANED)
+
 
 def of_plan(runs: pd.DataFrame, plan: Plan) -> dict[str, CellRecord]:
     """The records of a plan's cells, by cell.

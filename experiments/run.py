@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, cast
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -22,7 +22,7 @@ from experiments.grid import GRIDS, Plan
 from experiments.options import Options
 from experiments.patience import Patience, trouble_of
 from experiments.pool import Slot
-from experiments.pools.local import LocalPool, choose_gpus, slots
+from experiments.pools.choice import arrange
 from experiments.preflight import run_job
 from experiments.progress import Display
 from experiments.provenance import collect
@@ -36,7 +36,6 @@ from experiments.study import Request, check_retry, make_plan, with_selected
 from experiments.tracking import Tracker
 from experiments.user_grids import register_folder
 
-Number = TypeVar("Number", int, float)
 HELP = ("-h", "--help", "help")
 EXIT_INTERRUPTED = 130
 
@@ -77,7 +76,10 @@ def _complain(text: str) -> None:
 
 def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> int:
     check_retry(settings.retry)
-    stores = Stores(root=Path(settings.store), tracking=settings.tracking or os.environ.get("MLFLOW_TRACKING_URI"))
+    folder = Path(settings.store)
+    # To another machine a relative path means nothing.
+    folder = folder if settings.pool.kind == "local" else folder.resolve()
+    stores = Stores(root=folder, tracking=settings.tracking or os.environ.get("MLFLOW_TRACKING_URI"))
     root = None if settings.data.root is None else Path(settings.data.root).expanduser().resolve()
     overrides, replicas = _replicated(settings)
     request = Request(
@@ -92,14 +94,15 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
         levels=config.levels_of(settings),
         data_root=root,
     )
-    places = _slots(settings.pool, replicas)
+    arrangement = arrange(settings.pool, replicas)
+    places = arrangement.slots
     options = Options(
-        retries=_at_least(settings.study.retries, 0, "study.retries"),
+        retries=config.at_least(settings.study.retries, 0, "study.retries"),
         retry=settings.retry,
-        patience=_at_least(settings.study.patience, 0, "study.patience"),
+        patience=config.at_least(settings.study.patience, 0, "study.patience"),
         runtime=Runtime(
-            threads=_at_least(settings.pool.threads, 1, "pool.threads"),
-            workers=_workers(settings.pool.workers, places),
+            threads=settings.pool.threads,
+            workers=arrangement.workers,
             data_root=root,
             deterministic=settings.pool.deterministic,
             channels_last=settings.pool.channels_last,
@@ -120,7 +123,7 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
         return 0
     stores.prepare()
     # The fork server loads torch and mlflow while this process reads the data and opens the store.
-    pool = LocalPool(places, run_job)
+    pool = arrangement.open(stores.root, run_job)
     try:
         with console.status("reading the data, opening the record"):
             plan, data = make_plan(request, stores)
@@ -164,23 +167,16 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
     return 0 if complete and built else 1
 
 
-def _slots(pool: DictConfig, replicas: int) -> list[Slot]:
-    threads = _at_least(pool.threads, 1, "pool.threads") * replicas
-    cpu_slots = _at_least(pool.cpu_slots, 0, "pool.cpu_slots") or max(1, _cores() // threads)
-    slots_per_gpu = _at_least(pool.slots_per_gpu, 1, "pool.slots_per_gpu")
-    return slots(choose_gpus(config.plain(pool.gpus)), slots_per_gpu, cpu_slots, replicas)
-
-
 def _replicated(settings: DictConfig) -> tuple[dict[str, Any], int]:
     """The changes to the base recipe, and the replicas of a run: `pool.gpus_per_run` is the recipe's `replicas`."""
     overrides, asked = config.overrides_of(settings), settings.pool.gpus_per_run
     said = overrides.get("replicas")
     if asked is None:
-        return overrides, 1 if said is None else _at_least(said, 1, "replicas")
+        return overrides, 1 if said is None else config.at_least(said, 1, "replicas")
     if said not in (None, asked):
         raise ValueError(f"pool.gpus_per_run={asked} and replicas={said} are two names of one number: give one")
     varied = settings.grid in GRIDS and "replicas" in GRIDS.get(settings.grid).factors
-    if _at_least(asked, 1, "pool.gpus_per_run") > 1 and not varied:
+    if config.at_least(asked, 1, "pool.gpus_per_run") > 1 and not varied:
         overrides["replicas"] = asked
     return overrides, asked
 
@@ -196,25 +192,8 @@ def _check_replicas(plan: Plan, places: Sequence[Slot], replicas: int) -> None:
 def _diagnostics(settings: DictConfig) -> tuple[Callback, ...]:
     asked = settings.diagnostics.every
     every = GRIDS.get(settings.grid).diagnostics_every if asked is None else asked
-    batches = _at_least(settings.diagnostics.batches, 1, "diagnostics.batches")
-    return (Diagnostics(every=every, batches=batches),) if _at_least(every, 0, "diagnostics.every") else ()
-
-
-def _workers(asked: int | None, places: Sequence[Slot]) -> int:
-    """Processes of a run that decode images: beside a GPU its share of the cores; on a CPU, which trains, none."""
-    if asked is not None:
-        return _at_least(asked, 0, "pool.workers")
-    return 0 if places[0].device == "cpu" else max(1, _cores() // len(places))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _at_least(value: Number, least: int, name: str) -> Number:
-    if value < least:
-        raise ValueError(f"{name}={value}: must be at least {least}")
-    return value
+    batches = config.at_least(settings.diagnostics.batches, 1, "diagnostics.batches")
+    return (Diagnostics(every=every, batches=batches),) if config.at_least(every, 0, "diagnostics.every") else ()
 
 
 if __name__ == "__main__":

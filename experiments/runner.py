@@ -21,7 +21,7 @@ from experiments import preflight
 from experiments.grid import Cell, Plan
 from experiments.options import Options
 from experiments.patience import trouble_of
-from experiments.pool import Ended, Pool, Slot, Word
+from experiments.pool import Ended, Placed, Pool, Slot, Word
 from experiments.progress import Display
 from experiments.provenance import Provenance
 from experiments.queue import Attempts
@@ -81,6 +81,7 @@ class Runner:
         self._tracker, self._provenance, self._display, self._options = tracker, provenance, display, options
         self._records: dict[str, CellRecord] = {}
         self._running: dict[int, tuple[Cell, optuna.Trial]] = {}
+        self._living: dict[str, Slot] = {}
         self._given_up: set[int] = set()
         self._networks: dict[Recipe, tuple[cost.Cost, dict[str, Any]]] = {}
         self._retries = Retries(options.retries)
@@ -100,9 +101,26 @@ class Runner:
         """Take the live table away."""
         self._display.close()
 
+    def _find_living(self, study: str) -> None:
+        """Learn which cells an earlier scheduler of the study started and an engine still has: they go on as they are.
+
+        Their records are open; what was closed or made anew meanwhile is taken from the engine.
+        """
+
+        def wanted(job: Any) -> bool:
+            record = self._records.get(getattr(job, "cell_id", ""))
+            return record is not None and record.open and record.run_id == job.record.run_id
+
+        found = self._pool.begin(study, wanted)
+        self._living = {job.cell_id: self._pool.slots[index] for index, job in found.items()}
+
     def _work(self, attempts: Attempts) -> None:
         """Run what waits until nothing does, or until it is told to stop."""
-        self._drain(attempts, self._pool.slots)
+        for cell_id, slot in self._living.items():
+            cell, trial = attempts.resume(cell_id)
+            self._running[slot.index] = cell, trial
+            self._display.started(slot, cell)
+        self._drain(attempts, [slot for slot in self._pool.slots if slot.index not in self._running])
         while self._crowded and self._stop_reason is None:
             crowded, self._crowded = self._crowded, []
             for cell in crowded:
@@ -120,6 +138,8 @@ class Runner:
                 with self._stopping_at_trouble():
                     if isinstance(event, Word):
                         self._hear(event.slot, event.content, attempts)
+                    elif isinstance(event, Placed):
+                        self._display.placed(event.slot, event.place, queued=event.queued)
                     else:
                         free.append(event.slot)
                         self._end(event, attempts)
@@ -209,10 +229,11 @@ class Runner:
 
     def _prove(self, cells: Sequence[Cell]) -> None:
         """See that what is to be trained can be, as far as one step tells. A ValueError where it cannot."""
-        if cells and self._options.preflight:
-            runtime = self._runtime(self._pool.slots[0], parts=cells[0].parts)
+        if cells and self._options.preflight and not self._living:  # it was done before they were started
+            pool = self._pool.here
+            runtime = self._runtime(pool.slots[0], parts=cells[0].parts)
             log = self._stores.log(f"preflight-{self._plan.plan_id}")
-            self._display.proven(preflight.check(self._plan, cells, self._pool, runtime, log))
+            self._display.proven(preflight.check(self._plan, cells, pool, runtime, log))
 
     def _network(self, recipe: Recipe) -> tuple[cost.Cost, dict[str, Any]]:
         """What a recipe's network costs, and its topology; the same for all seeds."""

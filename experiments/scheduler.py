@@ -50,14 +50,16 @@ class Scheduler(Runner):
         for cell_id, record in list(self._records.items()):
             if self._outdated(record, record.state):
                 self._discard(cell_id)
+        self._find_living(self._plan.plan_id)
         sources = self._sources(runs)
         waiting = []
         for cell_id in self._cells:
             state = self._records[cell_id].state if cell_id in self._records else None
             settled = state == DONE or (state == FAILED and self._options.retry != "failed")
-            if settled or self._copied(cell_id, sources):
+            living = cell_id in self._living
+            if settled or (not living and self._copied(cell_id, sources)):
                 continue
-            if state in (RUNNING, ORPHANED):
+            if state in (RUNNING, ORPHANED) and not living:
                 self._tracker.close_interrupted(self._records[cell_id].run_id, "its scheduler died")
             waiting.append(cell_id)
         done = {cell_id: record for cell_id, record in self._records.items() if record.state == DONE}

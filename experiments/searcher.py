@@ -106,9 +106,11 @@ class Searcher(Runner):
             if self._outdated(self._records[trial.cell_id], STATES.get(state, state)):
                 self._discard(trial.cell_id)
                 state, curve = coverage.MISSING, {}
-            else:
-                self._settle(trial, state)
             found.append(Found(trial=trial, state=state, curve=curve))
+        self._find_living(f"{self._plan.plan_id}-search")
+        for item in found:
+            if item.trial.cell_id in self._records:
+                self._settle(item.trial, item.state)
         proposals = Proposals(self._stores.journal, self._plan, search, self._provenance.code)
         proposals.reconcile(found, self._options.retry == "failed")
         return proposals
@@ -119,7 +121,7 @@ class Searcher(Runner):
             self.outcome.done += 1
         elif state == coverage.PRUNED:
             self.outcome.pruned += 1
-        elif state == coverage.RUNNING:
+        elif state == coverage.RUNNING and trial.cell_id not in self._living:
             self._tracker.close_interrupted(record.run_id, "its scheduler died")
         elif state == coverage.FAILED and self._options.retry != "failed":
             self._note_failure(trial, record.message)

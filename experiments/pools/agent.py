@@ -30,6 +30,7 @@ class Agent:
         target: what runs in a process, importable by its module.
         device: as torch names it inside a run.
         at_once: how many run at once, on the same GPUs.
+        preload: see `LocalPool`.
         work_dir: from which modules are imported.
         requeue: command that has the engine start this program again, from its beginning.
     """
@@ -39,6 +40,7 @@ class Agent:
     target: Target
     device: str
     at_once: int = 1
+    preload: Sequence[str] = ()
     work_dir: str = ""
     requeue: Sequence[str] = ()
 
@@ -55,7 +57,7 @@ class _Session:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "") if agent.device == "cuda" else ""
         places = [Slot(index=index, device=agent.device, visible=visible) for index in range(agent.at_once)]
         _ignore_signals()
-        self._pool = LocalPool(places, agent.target)
+        self._pool = LocalPool(places, agent.target, agent.preload)
         self._running: dict[int, str] = {}
         self._asked: set[str] = set()
         self._epochs: dict[str, set[int]] = {}

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from experiments.pool import Ended, Placed, Slot, Target, Word
 from experiments.pools.agent import Agent
+from experiments.pools.local import LocalPool
 from experiments.pools.mailbox import Began, Mailbox, Over, Ticket
 
 SLICE = 0.05  # seconds between looks at the mailbox
@@ -78,6 +79,8 @@ class EnginePool:
         connect: gives the engine for a study, by its name and the folder of its logs.
         jobs_per_program: how many jobs one program runs.
         at_once: how many of them at a time.
+        preload: what a program loads once for all of its jobs, see `LocalPool`.
+        look, grace: seconds, see LOOK and GRACE.
     """
 
     def __init__(
@@ -89,17 +92,27 @@ class EnginePool:
         *,
         jobs_per_program: int = 1,
         at_once: int = 1,
+        preload: Sequence[str] = (),
         look: float = LOOK,
         grace: float = GRACE,
     ) -> None:
         self.slots = tuple(slots)
         self._folder, self._target, self._connect = folder.resolve(), target, connect
         self._per_program, self._at_once, self._look, self._grace = jobs_per_program, at_once, look, grace
+        self._preload = preload
+        self._here: LocalPool | None = None
         self._runs: dict[str, _Run] = {}
         self._over: list[str] = []
         self._pending: list[Placed | Ended] = []
         self._next_look = self._next_submission = 0.0
         self._engine: Engine | None = None
+
+    @property
+    def here(self) -> LocalPool:
+        """See `Pool.here`."""
+        if self._here is None:
+            self._here = LocalPool([Slot(index=0, device="cpu", visible="")], self._target, ())
+        return self._here
 
     def begin(self, study: str, wanted: Callable[[Any], bool]) -> dict[int, Any]:
         """See `Pool.begin`."""
@@ -162,6 +175,7 @@ class EnginePool:
                 target=self._target,
                 device=self.slots[0].device,
                 at_once=self._at_once,
+                preload=self._preload,
                 work_dir=str(Path.cwd()),
                 requeue=self._engine.requeue,
             )
@@ -239,6 +253,8 @@ class EnginePool:
 
     def close(self) -> None:
         """See `Pool.close`."""
+        if self._here is not None:
+            self._here.close()
         if self._engine is None:
             return
         with contextlib.suppress(OSError, EngineAwayError):

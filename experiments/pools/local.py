@@ -6,19 +6,15 @@ imports: CUDA starts in the run, after CUDA_VISIBLE_DEVICES is set. A run watche
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import sys
-import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection, forkserver
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments.pool import Ended, Slot, Target, Word
+from experiments.pools.process import STOP, serve
 
 # What a run would import later stands here too: torch._dynamo comes with the first optimiser, the store with its first
 # write; each takes a second or more.
@@ -32,64 +28,8 @@ PRELOAD = [
     "mlflow.store.artifact.local_artifact_repo",
     "experiments.preflight",
 ]
-STOP = "stop"
 START_TRIES = 3  # for each of which a fork server that is gone is replaced
 SERVER_GONE = 255  # the exit code that multiprocessing makes up for the runs of a fork server that is gone
-
-
-def slots(gpus: Sequence[str], slots_per_gpu: int, cpu_slots: int, gpus_per_run: int = 1) -> list[Slot]:
-    """The slots of some GPUs, interleaved so that runs spread over them first; without GPUs those of the CPU.
-
-    Raises:
-        ValueError: the GPUs do not divide into slots of `gpus_per_run`.
-    """
-    if len(gpus) % gpus_per_run:
-        raise ValueError(
-            f"pool.gpus_per_run={gpus_per_run} does not divide the {len(gpus)} GPU(s) of pool.gpus: give pool.gpus "
-            f"a multiple of it, or another pool.gpus_per_run"
-        )
-    groups = [",".join(gpus[first : first + gpus_per_run]) for first in range(0, len(gpus), gpus_per_run)]
-    on_gpus = [("cuda", group) for _ in range(slots_per_gpu) for group in groups]
-    places = on_gpus or [("cpu", "")] * cpu_slots
-    return [Slot(index=index, device=device, visible=visible) for index, (device, visible) in enumerate(places)]
-
-
-def choose_gpus(asked: str | int | Sequence[int | str]) -> list[str]:
-    """The GPUs that `pool.gpus` asks for: `auto` (all there are), `all`, `none`, how many, or a list of their numbers.
-
-    Raises:
-        ValueError: it asks for what this machine does not have.
-    """
-    there = _visible_gpus()
-    if asked == "auto":
-        return there
-    if asked in ("none", 0):
-        return []
-    if isinstance(asked, str) and asked != "all":
-        raise ValueError(f"pool.gpus={asked}: give auto, all, none, how many, or a list such as [0,2]")
-    if not there:
-        raise ValueError(
-            f"pool.gpus={asked} asks for a GPU, and torch sees none on this machine: leave pool.gpus out to use the CPU"
-        )
-    if asked == "all":
-        return there
-    if isinstance(asked, int):
-        if not 0 < asked <= len(there):
-            raise ValueError(f"pool.gpus={asked}: this machine has {len(there)}")
-        return there[:asked]
-    wanted = [str(gpu) for gpu in asked]
-    missing = [gpu for gpu in wanted if gpu not in there]
-    if missing or not wanted:
-        raise ValueError(f"pool.gpus={wanted}: this machine has {', '.join(there)}")
-    return wanted
-
-
-def _visible_gpus() -> list[str]:
-    """Names for CUDA_VISIBLE_DEVICES: those that it holds now, else the numbers. Counting does not start CUDA."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()
-    named = [name.strip() for name in given.split(",")] if given else []
-    return named[:count] if named else [str(index) for index in range(count)]
 
 
 class LocalPool:
@@ -98,17 +38,23 @@ class LocalPool:
     Args:
         slots: room for runs.
         target: what runs in a process; importable by its module.
+        preload: modules that the fork server loads.
     """
 
-    def __init__(self, slots: Sequence[Slot], target: Target) -> None:
+    def __init__(self, slots: Sequence[Slot], target: Target, preload: Sequence[str] = PRELOAD) -> None:
         self.slots = tuple(slots)
         self._target = target
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOAD)
+        self._context.set_forkserver_preload(list(preload))
         self._runs: dict[int, tuple[Any, connection.Connection]] = {}
         self._outcomes: dict[int, Any] = {}
         self._unborn: list[Ended] = []
         forkserver.ensure_running()
+
+    @property
+    def here(self) -> "LocalPool":
+        """See `Pool.here`."""
+        return self
 
     def begin(self, study: str, wanted: Callable[[Any], bool]) -> dict[int, Any]:
         """See `Pool.begin`. A run ends with its scheduler here."""
@@ -120,7 +66,7 @@ class LocalPool:
         for _ in range(START_TRIES):
             ours, theirs = self._context.Pipe()
             process = self._context.Process(
-                target=_serve, args=(self._target, job, slot.visible, log, theirs), name=f"slot-{slot.index}"
+                target=serve, args=(self._target, job, slot.visible, log, theirs), name=f"slot-{slot.index}"
             )
             try:
                 with _no_main_module():
@@ -188,44 +134,6 @@ class LocalPool:
         for process, _ in self._runs.values():
             process.join(5)
         self._runs.clear()
-
-
-def _serve(target: Target, job: Any, visible: str, log: str, channel: connection.Connection) -> None:
-    """What a run's process does: take its device, its log and its pipe, and run the target."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible
-    # Ctrl-C in a terminal, or its end, reaches every process of it; the scheduler alone decides, and says so through
-    # the pipe.
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    _redirect(log)
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    threading.Thread(target=_watch, args=(channel, asked), daemon=True).start()
-    outcome = target(job, lambda content: channel.send(("word", content)), asked.is_set)
-    channel.send(("outcome", outcome))
-    channel.close()
-
-
-def _watch(channel: connection.Connection, asked: threading.Event) -> None:
-    """Hear the scheduler's wish to stop; when it is gone, so is this run, whose checkpoint stands."""
-    with contextlib.suppress(EOFError, OSError):
-        while channel.recv() == STOP:
-            asked.set()
-    if not channel.closed:
-        os._exit(1)
-
-
-def _redirect(log: str) -> None:
-    try:
-        Path(log).parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    except OSError:  # a full disk: what keeps the record will say so, in words
-        file = os.open(os.devnull, os.O_WRONLY)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
 
 
 @contextlib.contextmanager

@@ -72,7 +72,8 @@ class Mailbox:
         """A job, unless its end is known."""
         if self._over(name).exists():
             return None
-        return _read(self._job(name))
+        found: Ticket | None = _read(self._job(name))
+        return found
 
     def tickets(self) -> list[Ticket]:
         """All jobs, whether over or not."""
@@ -86,7 +87,8 @@ class Mailbox:
 
     def engine_id(self, name: str) -> str | None:
         """See `note_engine`; none where the scheduler died before it knew."""
-        return _read(self._job(name).with_suffix(".id"))
+        found: str | None = _read(self._job(name).with_suffix(".id"))
+        return found
 
     def post(self, name: str, word: Any) -> None:
         """Send word of a job."""

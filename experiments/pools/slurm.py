@@ -19,8 +19,20 @@ from experiments.pools.engine import EngineAwayError
 INSTALL = "pool=slurm needs submitit: pip install 'dhm-ablation[slurm]'"
 TIMEOUT = 60  # seconds for an answer of SLURM's
 QUEUED = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "CONFIGURING", "SUSPENDED"}
-OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
-_AWAY = re.compile("Unable to contact|Socket timed out|Connection (refused|reset|timed out)|temporarily|try again", re.I)
+OVER = {
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "PREEMPTED",
+    "OUT_OF_MEMORY",
+    "BOOT_FAIL",
+    "DEADLINE",
+}
+_AWAY = re.compile(
+    "Unable to contact|Socket timed out|Connection (refused|reset|timed out)|temporarily|try again", re.I
+)
 _GONE = re.compile("Invalid job id", re.I)
 
 

@@ -3,8 +3,7 @@ is missing; ENGINES=required makes that a failure."""
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +157,7 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2
         daemon = self._daemons.pop(name)
         # A step's keeper is no child of the daemon; both carry the node's name or spool folder.
         spool = str(self._folder / f"spool-{name}")
-        keepers = [pid for pid in self._keepers(name, spool)]
+        keepers = self._keepers(name, spool)
         for pid in [*(child for keeper in keepers for child in children_of(keeper)), *keepers]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -169,7 +169,7 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if (path / "comm").read_text().strip() == "slurmstepd":
-                    held = {os.readlink(link) for link in (path / "fd").iterdir() if link.exists()}
+                    held = {str(link.readlink()) for link in (path / "fd").iterdir() if link.exists()}
                     if any(spool in target or f"slurmd-{name}.log" in target for target in held):
                         found.append(int(path.name))
         return found
@@ -204,8 +204,10 @@ class RayCluster:
         self._nodes[name] = self._node(f"--address={self.address}")
 
     def _node(self, *words: str) -> subprocess.Popen[bytes]:
-        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=2", "--num-gpus=1",
-                   "--node-ip-address=127.0.0.1", "--disable-usage-stats", "--object-store-memory=100000000"]  # fmt: skip
+        command = [
+            str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=2", "--num-gpus=1",
+            "--node-ip-address=127.0.0.1", "--disable-usage-stats", "--object-store-memory=100000000",
+        ]  # fmt: skip
         env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
         node = subprocess.Popen(
             [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT, env=env,

@@ -10,7 +10,8 @@ import pytest
 
 from experiments.pool import Ended, Placed, Pool, Slot, Stopped, Word
 from experiments.pools.engine import EnginePool
-from experiments.pools.local import LocalPool, slots
+from experiments.pools.gpus import slots
+from experiments.pools.local import LocalPool
 from tests.engines.jobs import work
 
 PATIENCE = 120
@@ -198,6 +199,7 @@ def test_runs_outlive_their_scheduler_and_are_found_again(open_pool: Open, tmp_p
     assert ends(second, 1)[index["ended"]].outcome["pid"] == pids["ended"]
     (tmp_path / "gate").touch()
     assert ends(second, 1)[index["kept"]].outcome["pid"] == pids["kept"], "it is the same process"
+    assert second.wait(0) == []
     assert open_pool(3).begin("contract", everything) == {}, "what is through is not found again"
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from experiments.pool import Ended, Word
-from experiments.pools.local import LocalPool, choose_gpus, slots
+from experiments.pools.gpus import choose_gpus, slots
+from experiments.pools.local import LocalPool
 from tests.experiments.jobs import work
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +135,8 @@ def test_close_leaves_no_process(tmp_path: Path) -> None:
 
 def test_a_run_ends_with_its_scheduler(tmp_path: Path) -> None:
     script = (
-        "from experiments.pools.local import LocalPool, slots\n"
+        "from experiments.pools.gpus import slots\n"
+        "from experiments.pools.local import LocalPool\n"
         "from tests.experiments.jobs import work\n"
         "pool = LocalPool(slots([], 1, 1), work)\n"
         f"pool.start(pool.slots[0], {{'do': 'wait'}}, {str(tmp_path / 'log')!r})\n"

@@ -15,7 +15,7 @@ from rich.console import Console
 from analysis import schema
 from experiments.options import Options
 from experiments.pool import Ended, Slot, Word
-from experiments.pools.local import slots
+from experiments.pools.gpus import slots
 from experiments.progress import Display
 from experiments.provenance import collect
 from experiments.runner import Outcome
@@ -36,6 +36,13 @@ class FakePool:
         self.stops = 0
         self._outcome_of = outcome_of
         self._events: list[Word | Ended] = []
+
+    @property
+    def here(self) -> "FakePool":
+        return self
+
+    def begin(self, study: str, wanted: Callable[[Any], bool]) -> dict[int, Any]:
+        return {}
 
     def start(self, slot: Slot, job: Job, log: str) -> None:
         self.started.append(job)

@@ -19,7 +19,7 @@ from dhm.fields import identity, replace_at
 from dhm.training import Runtime
 from experiments.grid import GRIDS, Plan
 from experiments.options import Options
-from experiments.pool import Ended, Slot, Word
+from experiments.pool import Ended, Slot, Stopped, Word
 from experiments.progress import Display
 from experiments.provenance import collect
 from experiments.run import main
@@ -28,7 +28,7 @@ from experiments.searcher import Searcher, Selection
 from experiments.stores import Stores
 from experiments.study import Request, make_plan, with_selected
 from experiments.tracking import Tracker
-from experiments.trial import Done, Job, Progress, Stopped
+from experiments.trial import Done, Job, Progress
 from tests.experiments.conftest import Workplace
 from tests.experiments.test_scheduler import FakePool, failed
 
