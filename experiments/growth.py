@@ -12,7 +12,7 @@ import pandas as pd
 from analysis import sequential, store
 from experiments import records
 from experiments.grid import Plan
-from experiments.runner import Outcome
+from experiments.outcome import Outcome
 
 AUTO = "auto"
 EVERY, MOST = 5, 20  # seeds from look to look, and in all

@@ -19,8 +19,8 @@ from experiments import records
 from experiments.benchmarks import BENCHMARKS, RECIPES
 from experiments.factors import FACTORS
 from experiments.grid import GRIDS, Plan, Variant
+from experiments.outcome import Outcome
 from experiments.provenance import code_hash
-from experiments.runner import Outcome
 from experiments.search import Search
 from experiments.searcher import Selection, recorded, select
 from experiments.stores import Stores

@@ -20,13 +20,13 @@ from dhm.training import Callback, Runtime
 from experiments import config, growth, report
 from experiments.grid import GRIDS, Plan
 from experiments.options import Options
+from experiments.outcome import Outcome
 from experiments.patience import Patience, trouble_of
 from experiments.pool import Slot
 from experiments.pools.choice import arrange
 from experiments.preflight import run_job
 from experiments.progress import Display
 from experiments.provenance import collect
-from experiments.runner import Outcome
 from experiments.scheduler import Scheduler
 from experiments.search import Search
 from experiments.searcher import Searcher

@@ -20,6 +20,7 @@ from dhm.training import Runtime
 from experiments import preflight
 from experiments.grid import Cell, Plan
 from experiments.options import Options
+from experiments.outcome import Outcome
 from experiments.patience import trouble_of
 from experiments.pool import Ended, Placed, Pool, Slot, Word
 from experiments.progress import Display
@@ -33,29 +34,6 @@ from experiments.tracking import Tracker
 from experiments.trial import Blocked, Busy, Done, Failed, Job, Lost, Note, Progress, Pruned
 
 TICK = 0.25  # seconds between looks at the clock
-
-
-@dataclasses.dataclass(slots=True)
-class Outcome:
-    """How a study ended.
-
-    Attributes:
-        done: cells that are recorded as finished, whenever.
-        trained: of them, those trained now.
-        copied: of them, those recorded now by copying.
-        pruned: trials that were given up.
-        failed: failed cells by name, with the last line of their error and the file that has the whole of it.
-        missing: cells that have no result yet.
-        stopped: why the study stopped before its end, if it did.
-    """
-
-    done: int = 0
-    trained: int = 0
-    copied: int = 0
-    pruned: int = 0
-    failed: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
-    missing: int = 0
-    stopped: str | None = None
 
 
 class Runner:

@@ -14,9 +14,10 @@ from analysis import store
 from analysis.liveness import ORPHANED
 from dhm import checkpoint
 from experiments.grid import Cell
+from experiments.outcome import Outcome
 from experiments.queue import Attempts, Queue
 from experiments.records import DONE, FAILED, RUNNING, CellRecord, of_plan, originals, surplus
-from experiments.runner import Outcome, Runner
+from experiments.runner import Runner
 
 
 class Scheduler(Runner):

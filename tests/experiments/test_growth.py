@@ -11,7 +11,7 @@ from analysis import schema, stats
 from analysis import store as reader
 from experiments import growth
 from experiments.grid import Cell, Plan
-from experiments.runner import Outcome
+from experiments.outcome import Outcome
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
 from tests.experiments.conftest import Workplace

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from analysis import schema
 from experiments.options import Options
+from experiments.outcome import Outcome
 from experiments.pool import Ended, Slot, Word
 from experiments.pools.gpus import slots
 from experiments.progress import Display
 from experiments.provenance import collect
-from experiments.runner import Outcome
 from experiments.scheduler import Scheduler
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
