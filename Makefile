@@ -1,6 +1,6 @@
 # Every target sets up what it needs, once, in .venv; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-faults test-engines check format ui report notebooks bench clean
+.PHONY: help run test test-slow test-faults test-engines check format ui report notebooks docs bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -56,6 +56,10 @@ report: $(READY) ## rebuild every table and figure, and results/report.html with
 
 notebooks: $(READY) ## execute the notebooks on the recorded runs (one whose grid was not run keeps its output)
 	$(BIN)/python -m analysis.notebooks
+
+docs: $(READY) ## build the documentation into site/; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "open site/index.html; to search in it: $(BIN)/mkdocs serve"
 
 bench: $(READY) ## measure what a run spends outside training
 	$(BIN)/python -m benchmarks.overhead

@@ -1,0 +1,56 @@
+"""The documentation builds without a warning, fetches nothing, can be searched, and its commands are commands."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import config
+from tests.pages import ROOT, commands
+
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages as they are read; a link that leads nowhere, or any other warning, is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_every_page_is_built_and_fetches_nothing(site: Path) -> None:
+    for page in PAGES:
+        built = site / page.relative_to(ROOT / "docs").with_suffix(".html")
+        text = built.read_text()
+        fetched = re.findall(r'<(?:script|img|iframe)[^>]+src="(https?:[^"]+)|<link[^>]+href="(https?:[^"]+)', text)
+        assert not fetched, f"{built.name}: {fetched}"
+
+
+def test_docstrings_are_found_by_search(site: Path) -> None:
+    index = json.loads((site / "search" / "search_index.json").read_text())
+    places = {entry["location"] for entry in index["docs"]}
+    for name in ("reference/dhm.html#dhm.recipe.MimicSpec", "reference/experiments.html#experiments.grid.Grid"):
+        assert name in places
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
+def test_commands_are_commands(page: Path) -> None:
+    for words in commands(page):
+        if words[0] == "make":
+            assert f"\n{words[1]}: " in (ROOT / "Makefile").read_text()
+        elif words[0] == "python":
+            assert importlib.util.find_spec(words[2]) is not None, words
+            if words[2] == "experiments.run":
+                config.read(words[3:])
