@@ -19,6 +19,7 @@ from experiments.grid import Cell, Plan
 from experiments.pool import Ended, Pool, Send
 from experiments.trial import run_cell
 
+TRIES = 3
 CPU_BATCH = 8  # images of the step on a CPU, for each replica; a GPU takes the whole batch, which must fit
 
 
@@ -116,18 +117,25 @@ def check(plan: Plan, cells: Sequence[Cell], pool: Pool, runtime: Runtime, log: 
         seed=plan.seeds[0],
         runtime=dataclasses.replace(runtime, checkpoint=None, workers=0, compile=False),
     )
-    slot = pool.slots[0]
-    pool.start(slot, probe, str(log))
-    ended = None
-    while ended is None:
-        ended = next((event for event in pool.wait(0.25) if isinstance(event, Ended)), None)
-    if ended.lost is not None:
-        raise ValueError(
-            f"the first step of {', '.join(probe.recipes)} was lost on {slot.name} ({ended.lost}), perhaps for want of "
-            f"memory: give a smaller optim.batch_size, or fewer slots; {log} has what it printed"
-        )
-    judge(ended.outcome, groups, log)
+    judge(_first_outcome(probe, pool, log), groups, log)
     return time.monotonic() - started
+
+
+def _first_outcome(probe: Probe, pool: Pool, log: Path) -> Probed:
+    """What a probe says; one that is killed, from outside perhaps, is sent again."""
+    slot, ended = pool.slots[0], None
+    for _ in range(TRIES):
+        pool.start(slot, probe, str(log))
+        ended = None
+        while ended is None:
+            ended = next((event for event in pool.wait(0.25) if isinstance(event, Ended)), None)
+        if ended.lost is None:
+            found: Probed = ended.outcome
+            return found
+    raise ValueError(
+        f"the first step of {', '.join(probe.recipes)} was lost {TRIES} times on {slot.name} ({ended and ended.lost}), "
+        f"perhaps for want of memory: give a smaller optim.batch_size, or fewer slots; {log} has what it printed"
+    )
 
 
 def judge(found: Probed, groups: Sequence[Sequence[str]], log: Path) -> None:

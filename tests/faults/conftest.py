@@ -169,9 +169,10 @@ class Study:
         return found
 
     def interruptions(self) -> dict[str, str]:
+        """By the name of the run."""
         client = MlflowClient(self.uri)
-        tags = [client.get_run(run_id).data.tags for run_id in self.records()["run_id"]]
-        return {tag[schema.VARIANT]: tag.get(schema.INTERRUPTIONS, "") for tag in tags}
+        runs = [client.get_run(run_id) for run_id in self.records()["run_id"]]
+        return {run.info.run_name: run.data.tags.get(schema.INTERRUPTIONS, "") for run in runs}
 
     def assert_as_if_undisturbed(self, cells: int = 3) -> None:
         """Every cell done once, every curve whole and to the bit, nothing left behind."""

@@ -121,18 +121,21 @@ def after_finish() -> None:
 
 def sabotaged(job: Any, send: Send, stop_asked: Callable[[], bool]) -> Any:
     """What runs in a slot."""
+    faults = dict(fault.split("=") for fault in os.environ[FAULT].split())
     if not isinstance(job, Job):
+        os.environ[ONCE] += ".probe"
+        if "probe" in faults:
+            once(die)
         return run_job(job, send, stop_asked)
     present = _beside() / str(os.getpid())
     present.touch()
     try:
-        return _sabotaged(job, send, stop_asked)
+        return _sabotaged(job, faults, send, stop_asked)
     finally:
         present.unlink()
 
 
-def _sabotaged(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Any:
-    faults = dict(fault.split("=") for fault in os.environ[FAULT].split())
+def _sabotaged(job: Job, faults: dict[str, str], send: Send, stop_asked: Callable[[], bool]) -> Any:
     name, _, argument = faults.get(job.recipe.method, "").partition(":")
     os.environ[ONCE] = f"{os.environ[ONCE]}.{job.recipe.method}"
     acts: dict[str, Callable[[Training], None]] = {

@@ -24,7 +24,7 @@ def test_out_of_memory_also_alone_is_a_failure_and_retry_runs_it_again(study: St
     row = study.records().set_index(schema.VARIANT).loc["dhm"]
     assert (row["status"], row[schema.FAILURE], int(row[schema.ATTEMPTS])) == ("FAILED", schema.OUT_OF_MEMORY, 2)
     assert "also alone on its device" in row[schema.FAILURE_MESSAGE]
-    assert study.interruptions()["dhm"] == "out of memory"
+    assert study.interruptions()["dhm s0"] == "out of memory"
     assert "2 of 3 cells done" in shown and "retry=failed" in shown
     assert "0 to run" in study.run(code=1), "what failed stays as it is"
     study.run("retry=failed")

@@ -18,9 +18,9 @@ from tests.faults.conftest import Study, until
             "dsl": "in_checkpoint:3",  # half of it is written
             "dhm": "between_checkpoints:3",  # the old one is put aside and the new one not yet in its place
         },
-        {"dhm": "after_finish"},  # the record is whole and nobody knows
+        {"dhm": "after_finish", "probe": "die"},  # the record is whole and nobody knows; before anything is trained
     ],
-    ids=["in an epoch and in a checkpoint", "at the end"],
+    ids=["in an epoch and in a checkpoint", "at the end and before the beginning"],
 )
 def test_a_killed_run_ends_as_if_nothing_had_happened(study: Study, faults: dict[str, str]) -> None:
     study.run(fault=" ".join(f"{method}={fault}" for method, fault in faults.items()))

@@ -1,0 +1,78 @@
+"""Runs, the scheduler and the fork server killed at random until a study is done; it ends as if nothing had happened.
+
+The seed and every kill are printed: DHM_CHAOS_SEED=7 replays one.
+"""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from tests.faults.conftest import Started, Study, until
+
+SEEDS = [int(seed) for seed in os.environ.get("DHM_CHAOS_SEED", "1 2 3").split()]
+WORDS = ("seeds=8", "epochs=12")
+CELLS = 24
+STEADY = 8.0  # seconds for which runs have been at work before the scheduler or the fork server is killed
+COMMANDS = 40
+
+
+class Chaos:
+    """Kills something every second or two.
+
+    Args:
+        seed: decides when, and what.
+    """
+
+    def __init__(self, study: Study, seed: int) -> None:
+        self._study, self._random, self._begun = study, random.Random(seed), time.monotonic()
+        self.kills: list[str] = []
+
+    def disturb(self, started: Started) -> None:
+        """Until the command has ended, by itself or by being killed."""
+        at_work: float | None = None
+        while started.process.poll() is None:
+            pause = time.monotonic() + self._random.uniform(1, 2)
+            while time.monotonic() < pause and started.process.poll() is None:
+                time.sleep(0.02)
+            if "slots (cpu)" not in started.shown:
+                continue  # nothing is trained yet: the command is still being set up
+            at_work = at_work or time.monotonic()
+            chance = self._random.random()
+            steady = time.monotonic() - at_work > STEADY
+            role = "run" if not steady or chance < 0.8 else "scheduler" if chance < 0.9 else "server"
+            if steady and role == "server":
+                at_work = None  # its successor needs seconds to be up
+            self._kill(started, role)
+
+    def _kill(self, started: Started, role: str) -> None:
+        found = sorted(started.pids(role))
+        if found:
+            pid = self._random.choice(found)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+            self.kills.append(f"{time.monotonic() - self._begun:6.2f} s {role} {pid}")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_study_ends_as_if_nothing_had_happened(study: Study, seed: int) -> None:
+    chaos = Chaos(study, seed)
+    codes: list[int] = []
+    try:
+        while not codes or codes[-1] != 0:
+            assert len(codes) < COMMANDS, "it makes no progress"
+            started = study.start(*WORDS)
+            chaos.disturb(started)
+            codes.append(started.process.wait())
+            assert codes[-1] in (0, -signal.SIGKILL), started.shown
+            until(lambda started=started: not started.members(), "no process is left", 60)  # type: ignore[misc]
+    finally:
+        print(
+            f"\nDHM_CHAOS_SEED={seed}: commands ended with {codes}; {len(chaos.kills)} kills:", *chaos.kills, sep="\n"
+        )
+    assert len(chaos.kills) >= 3
+    study.assert_as_if_undisturbed(CELLS)
