@@ -22,7 +22,7 @@ from experiments.status import megabytes
 from experiments.stores import Stores
 from experiments.survey import Rubbish, Survey
 from experiments.tracking import purge
-from experiments.words import CommandLine
+from experiments.words import CommandLine, tell_mistake
 
 KINDS = ("checkpoints", "cache", "journals", "discarded")
 SHOWN = 20  # of a kind, by name
@@ -65,9 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             purge(stores, runs)
         print(f"removed {megabytes(sum(item.size for item in chosen))}")
         return 0
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except (ValueError, OSError) as error:
+        return tell_mistake(error)
 
 
 def _chosen(survey: Survey, kinds: Sequence[str], ids: Sequence[str]) -> list[Rubbish]:

@@ -5,6 +5,7 @@ have no defaults: what is not given stays as the benchmark has it.
 """
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -132,7 +133,9 @@ def read(arguments: Sequence[str]) -> DictConfig:
         with initialize(version_base="1.3", config_path=None):
             return compose("settings", overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(_first_words(error)) from error
+        raise ValueError(_wrong_value(error) or _first_words(error)) from error
+    except RecursionError as error:
+        raise ValueError("a value is nested too deeply: no setting needs that") from error
 
 
 def overrides_of(settings: DictConfig) -> dict[str, Any]:
@@ -179,15 +182,20 @@ def at_least(value: Number, least: int, name: str) -> Number:
 
 
 def _parsed(argument: str) -> Override:
+    """An argument as Hydra understands it."""
+    if "${" in argument:
+        raise ValueError(f"{argument!r}: write the value itself; nothing is filled in for ${{...}}")
     try:
         override: Override = OverridesParser.create().parse_override(argument)
-    except HydraException as error:
+    except (HydraException, RecursionError) as error:
         raise ValueError(
-            f"{argument!r} is no setting: write name=value, with quotes around a value that has "
+            f"{_shortened(argument)!r} is no setting: write name=value, with quotes around a value that has "
             f"spaces or brackets ({_first_words(error)})"
         ) from error
     if override.type is None or argument.startswith(("+", "~")):
         raise ValueError(f"{argument!r}: settings are changed with name=value; none can be added or removed")
+    if "@" in argument.partition("=")[0]:
+        raise ValueError(f"{argument!r} is no setting: there are no groups to choose from, write name=value")
     if override.is_sweep_override():
         raise ValueError(f"{argument!r}: a grid varies its factors; write a list, such as factors.NAME=[1,2]")
     return override
@@ -229,6 +237,55 @@ def _checked(argument: str, override: Override, pool: str) -> str:
 
 def _spelt(path: Sequence[str], names: Any) -> list[str]:
     return [".".join((*path, str(name))) for name in names]
+
+
+_WANTED = {
+    int: "a whole number, such as {}=3",
+    float: "a number, such as {}=0.1",
+    bool: "true or false, such as {}=true",
+    str: "one word, such as {}=NAME",
+    dict: "a list of levels by factor, such as factors.NAME=[1,2]",
+}
+
+
+def _wrong_value(error: Exception) -> str:
+    """In our words: which setting got what, and what it wants. Nothing where that is not what is wrong."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    path = str(getattr(cause, "full_key", None) or "")
+    found = re.search(r"Value '(.*)' (?:of type|is not a valid)|convert '\w+' to string: '(.*)'", str(cause), re.DOTALL)
+    kind = _kind(path)
+    if kind is None:
+        return ""
+    if dataclasses.is_dataclass(kind):
+        name = next(iter(field_types(typing.cast(type, kind))))
+        wanted = f"settings of its own, such as {path}.{name}=..."
+    else:
+        wanted = _WANTED[kind].format(path)
+    given = "nothing" if "not Optional" in str(cause) else "something else"
+    if found:
+        given = repr(_shortened(found[1] or found[2] or ""))
+    return f"{path} wants {wanted}; it got {given}"
+
+
+def _kind(path: str) -> Any:
+    """The type that a setting has; none where there is no such setting, or where it takes anything."""
+    kind: Any = Settings
+    for name in path.split("."):
+        rooms = (*POOLS.values(), kind) if kind is PoolConfig else (kind,)
+        found = [field_types(typing.cast(type, room)) for room in rooms if dataclasses.is_dataclass(room)]
+        kind = next((types_of[name] for types_of in found if name in types_of), None)
+        if typing.get_origin(kind) in (typing.Union, types.UnionType):
+            kind = _inner_of_optional(kind)
+        kind = typing.get_origin(kind) or kind
+    return kind if kind in _WANTED or dataclasses.is_dataclass(kind) else None
+
+
+def _inner_of_optional(annotation: Any) -> Any:
+    return next(part for part in typing.get_args(annotation) if part is not types.NoneType)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _first_words(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from analysis import schema
+from analysis.markup import code, prose
 from experiments.grid import Cell, Plan
 from experiments.provenance import Provenance
 
@@ -104,10 +105,10 @@ def plan_view(plan: Plan) -> dict[str, Any]:
 def plan_note(plan: Plan) -> str:
     """What MLflow's page of a grid says above its runs, in Markdown: the question, the factors, how to read it."""
     grid = plan.grid
-    levels = "\n".join(f"- `{name}`: {', '.join(map(str, values))}" for name, values in plan.levels.items())
+    levels = "\n".join(f"- {code(name)}: {code(', '.join(map(str, values)))}" for name, values in plan.levels.items())
     return (
-        f"### {grid.title}\n\n{grid.question}\n\n{grid.reading}\n\n**Factors**\n\n{levels}\n\n"
-        f"**Baseline**: `{plan.variants[0].name}`. Arms at one seed share the main branch's first weights and the "
+        f"### {prose(grid.title)}\n\n{prose(grid.question)}\n\n{prose(grid.reading)}\n\n**Factors**\n\n{levels}\n\n"
+        f"**Baseline**: {code(plan.variants[0].name)}. Arms at one seed share the main branch's first weights and the "
         "order of the data, so compare them seed by seed.\n\n"
         "**How to read it**: group the runs by `variant`. `final/top1_error` (percent, last epoch) decides between "
         "arms; `best/top1_error` is the best test epoch, and stands beside published figures only.\n\n"

@@ -124,6 +124,7 @@ class Grid:
         figures: modules of `analysis.figures`.
         diagnostics_every: epochs between measurements of how far heads agree, unless the command says otherwise; 0 for
             none.
+        source: file that it was read from, if it is a user's own.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Grid:
     seeds: int = 5
     figures: Sequence[str] = ("training_curves",)
     diagnostics_every: int = 0
+    source: str = ""
 
     def levels(self, benchmark: Benchmark, chosen: Mapping[str, Levels] | None = None) -> dict[str, list[Any]]:
         """The levels of every factor on a benchmark, with those that the user chose in their place.

@@ -118,7 +118,7 @@ class Display:
             word = f"[yellow]to be resumed[/] ({escape(str(lost))})"
         if self._live is None or not isinstance(outcome, Done):
             counted = f"[{self._done + self._failed:>{len(str(self._total))}}/{self._total}]"
-            self._console.print(f"{Text(counted).markup} {cell.name}: {word}", highlight=False)
+            self._console.print(f"{Text(counted).markup} {escape(cell.name)}: {word}", highlight=False)
 
     def tick(self) -> None:
         """Time has passed."""
@@ -142,7 +142,7 @@ class Display:
                 done, error = row.progress.epoch, row.progress.top1_error
             table.add_row(
                 row.place or slot.name,
-                row.cell.name,
+                escape(row.cell.name),
                 "queued" if row.queued else f"{done}/{epochs}",
                 ProgressBar(total=epochs, completed=done, width=24),
                 "" if error is None else f"{error:.2f} %",

@@ -103,12 +103,12 @@ def plan_table(console: Console, plan: Plan, data: DataSet, stores: Stores, *, s
         measured = flops[variant.name]
         shown = "?" if math.isnan(spent) else f"{spent:.1f}"
         columns = (f"{measured.parameters:,}", f"{measured.flops / 1e6:,.1f}", shown)
-        table.add_row(variant.name, *map(str, each), *columns)
-    console.print(f"[bold]{plan.experiment}[/], plan {plan.plan_id}: {plan.grid.question}")
+        table.add_row(escape(variant.name), *map(str, each), *columns)
+    console.print(f"[bold]{plan.experiment}[/], plan {plan.plan_id}: {escape(plan.grid.question)}")
     if plan.overrides:
-        console.print(f"with {', '.join(plan.overrides)}")
+        console.print(f"with {', '.join(plan.overrides)}", markup=False)
     console.print(f"recipe: {plan.base.arch}, {plan.base.epochs} epochs; {plan.benchmark.source(plan.base.arch)}")
-    console.print(f"data: {plan.data_words}; store: {stores.root.resolve()}\n", soft_wrap=True)
+    console.print(f"data: {plan.data_words}; store: {stores.root.resolve()}\n", markup=False, soft_wrap=True)
     console.print(table)
     words = {ELSEWHERE: "trained for other plans, to be copied"}
     total = ", ".join(f"{number} {words.get(state, state)}" for state, number in counts.items())
@@ -134,7 +134,7 @@ def trials_planned(console: Console, plan: Plan, search: Search, stores: Stores)
     if missing or found is None:
         console.print("The setting that they select will be one more variant:\n")
         return None
-    console.print(f"Selected: {_selected(found)}\n", soft_wrap=True)
+    console.print(f"Selected: {_selected(found)}\n", markup=False, soft_wrap=True)
     return found
 
 
@@ -149,7 +149,7 @@ def trials(console: Console, plan: Plan, selection: Selection | None, result: Ou
     elif selection is None:
         console.print(f"No trial of {plan.experiment} ended: there is nothing to select from.")
     else:
-        console.print(f"Selected: {_selected(selection)}", soft_wrap=True)
+        console.print(f"Selected: {_selected(selection)}", markup=False, soft_wrap=True)
         shares = ", ".join(f"{path} {share:.0%}" for path, share in selection.document["importance"].items())
         console.print(f"Importance (fANOVA): {shares or 'too few trials ended to tell'}.\n", soft_wrap=True)
 
@@ -161,7 +161,9 @@ def _selected(selection: Selection) -> str:
 
 def _failures(console: Console, result: Outcome) -> None:
     for name, (message, log) in result.failed.items():
-        console.print(f"[red]failed[/] {name}: {escape(message)}\n  the whole trace: {escape(log)}", soft_wrap=True)
+        console.print(
+            f"[red]failed[/] {escape(name)}: {escape(message)}\n  the whole trace: {escape(log)}", soft_wrap=True
+        )
     if result.failed:
         console.print("What failed stays as it is; [bold]retry=failed[/] runs it again.")
 
@@ -203,7 +205,7 @@ def _section(console: Console, title: str, lines: dict[str, str]) -> None:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column()
     for name, text in lines.items():
-        table.add_row(name, text)
+        table.add_row(escape(name), escape(text))
     console.print(table)
 
 

@@ -34,7 +34,7 @@ from experiments.reproduction.comparison import DIFFERENT, IDENTICAL, Comparison
 from experiments.reproduction.record import RunRecord, read_record
 from experiments.reproduction.training import Place, Show, same_weights, train_again
 from experiments.stores import Stores
-from experiments.words import CommandLine
+from experiments.words import CommandLine, tell_mistake
 
 COMMAND = CommandLine(
     "experiments.reproduce",
@@ -57,9 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(words) != 1:
             raise ValueError("give one run: python -m experiments.reproduce RUN_ID (an id, its beginning, or a name)")
         return _reproduce(words[0], settings)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except (ValueError, OSError) as error:
+        return tell_mistake(error)
     except KeyboardInterrupt:
         print("stopped; nothing was recorded", file=sys.stderr)
         return INTERRUPTED

@@ -4,7 +4,6 @@ Exit codes: 0 all cells are done; 1 some are not, or a table could not be built;
 cannot be; 130 it was interrupted, and goes on where it was when it is given again.
 """
 
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from experiments.stores import Stores, make_writable, ownership
 from experiments.study import Request, check_retry, make_plan, with_selected
 from experiments.tracking import Tracker
 from experiments.user_grids import register_folder
+from experiments.words import tell_mistake
 
 HELP = ("-h", "--help", "help")
 EXIT_INTERRUPTED = 130
@@ -56,22 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         return _run(settings, arguments, console)
     except ValueError as error:
-        _complain(str(error))
-        return 2
+        return tell_mistake(error)
     except KeyboardInterrupt:
         console.print("stopped at once; give the same command again to go on")
         return EXIT_INTERRUPTED
     except Exception as error:
         trouble = trouble_of(error)
-        if trouble is None:
+        if trouble is None and not isinstance(error, OSError):
             raise
-        _complain(trouble.words)
-        return 1
-
-
-def _complain(text: str) -> None:
-    with contextlib.suppress(OSError):
-        print(f"error: {text}", file=sys.stderr)
+        told = tell_mistake(error if trouble is None else trouble.words)
+        return told if trouble is None else 1
 
 
 def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> int:

@@ -22,7 +22,7 @@ from rich.table import Table
 from analysis import coverage
 from experiments.stores import Stores
 from experiments.survey import ORPHANED, STATES, PlanState, Survey
-from experiments.words import CommandLine
+from experiments.words import CommandLine, tell_mistake
 
 COMMAND = CommandLine(
     "experiments.status",
@@ -44,9 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _show(Console(highlight=False), stores, survey)
         return 0
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except (ValueError, OSError) as error:
+        return tell_mistake(error)
 
 
 def _document(stores: Stores, survey: Survey) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dhm.losses import weights
 from dhm.registry import unknown
 from dhm.replicas import check_batches
 from experiments.benchmarks import BENCHMARKS, Benchmark
-from experiments.grid import GRIDS, Grid, Plan
+from experiments.grid import GRIDS, Grid, Plan, Variant
 from experiments.growth import AUTO, EVERY, MOST
 from experiments.search import Search
 from experiments.searcher import Selection
@@ -59,8 +59,7 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
     benchmark = BENCHMARKS.get(request.benchmark)
     at = _looks(request)
     seeds = _seeds(at[0] if at else request.seeds, grid)
-    levels = grid.levels(benchmark, request.levels)
-    variants = grid.variants(benchmark, overrides=request.overrides, levels=request.levels, recipe=request.recipe)
+    levels, variants = _points(grid, benchmark, request)
     for variant in variants:
         on_meta(variant.recipe)
         weights(variant.recipe)
@@ -118,6 +117,22 @@ def with_selected(plan: Plan, request: Request, selection: Selection) -> Plan:
         counts={variant.name: len(plan.seeds) for variant in variants} if plan.looks else {},
         search=selection.document,
     )
+
+
+def _points(grid: Grid, benchmark: Benchmark, request: Request) -> tuple[dict[str, list[Any]], list[Variant]]:
+    """The levels and the variants that are asked for. What is wrong in a user's own file is told with its name."""
+    try:
+        levels = grid.levels(benchmark, request.levels)
+        return levels, grid.variants(
+            benchmark, overrides=request.overrides, levels=request.levels, recipe=request.recipe
+        )
+    except ValueError as error:
+        if grid.source:
+            try:
+                grid.variants(benchmark)
+            except ValueError as in_file:
+                raise ValueError(f"{grid.source}: {in_file}") from error
+        raise
 
 
 def _grid(request: Request) -> Grid:

@@ -1,10 +1,19 @@
 """Command lines of the smaller commands: words, settings as `name=value`, and a few `--options`."""
 
 import argparse
+import contextlib
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from dhm.registry import unknown
+
+
+def tell_mistake(error: Exception | str) -> int:
+    """Print what is wrong as one line; returns the exit code of a user's mistake."""
+    with contextlib.suppress(OSError):  # nobody may be there to read it
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+    return 2
 
 
 class CommandLine:

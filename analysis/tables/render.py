@@ -1,5 +1,6 @@
 """Renders a table as Markdown, CSV and LaTeX (booktabs)."""
 
+import re
 import textwrap
 from collections.abc import Callable
 
@@ -28,8 +29,8 @@ def latex(table: Table) -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape(table.caption)}}}",
-        rf"\label{{tab:{table.name}}}",
+        rf"\caption{{{escape(' '.join(table.caption.split()))}}}",
+        rf"\label{{tab:{re.sub(r'[^A-Za-z0-9._-]+', '-', table.name)}}}",
         r"\footnotesize",
         r"\setlength{\tabcolsep}{4pt}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.data import GridData, records
+from analysis.markup import prose
 from analysis.plan import Plan
 
 NONE = "–"  # where there is no number
@@ -52,7 +53,7 @@ def markdown(table: Table) -> str:
     ]
     lines = [_line(heads, widths, table), "| " + " | ".join(rules) + " |"]
     lines += [_line(row, widths, table) for row in body]
-    return "\n".join(lines) + f"\n\n{table.caption}\n"
+    return "\n".join(lines) + f"\n\n{prose(table.caption)}\n"
 
 
 def decimals(deviations: Iterable[float]) -> int:
@@ -107,7 +108,8 @@ def seeds_of_grid(plan: Plan) -> str:
 
 
 def _bar(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
+    plain = text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
+    return prose(plain)
 
 
 def _line(texts: list[str], widths: list[int], table: Table) -> str:
