@@ -52,7 +52,7 @@ FORMATS: dict[str, Callable[[Table], str]] = {".md": markdown, ".csv": csv, ".te
 
 def escape(text: str) -> str:
     """Return text with what LaTeX would interpret written out."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.splitlines()))
 
 
 def _stacked(column: Column) -> str:
