@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from dhm.backbones import ARCHITECTURES
-from dhm.backbones.base import Backbone
+from dhm.backbones.base import Architecture
 from dhm.backbones.densenet import DenseNet
 from dhm.backbones.imagenet_resnet import ImageNetResNet
 from dhm.backbones.resnet import CifarResNet
@@ -27,7 +27,7 @@ class Benchmark:
         summary: one line.
         arch: the default backbone.
         depths: backbones of one family by depth, for grids that vary it.
-        schedule: epochs, optimiser and dropout for a family of backbones.
+        schedule: epochs, optimiser and dropout for a backbone.
         source: where the recipe of a backbone comes from, in words.
         classes: how many it has; none where the images are the user's own.
     """
@@ -37,7 +37,7 @@ class Benchmark:
     data: DataSpec
     arch: str
     depths: tuple[str, ...]
-    schedule: Callable[[Callable[..., Backbone]], tuple[int, OptimSpec, float]]
+    schedule: Callable[[Architecture], tuple[int, OptimSpec, float]]
     source: Callable[[str], str]
     needs_root: bool = True
     classes: int | None = None
@@ -52,7 +52,7 @@ class Benchmark:
         architecture = ARCHITECTURES.get(name)
         if recipe not in RECIPES:
             raise unknown("recipe", recipe, RECIPES)
-        epochs, optim, dropout = self.schedule(architecture.family)
+        epochs, optim, dropout = self.schedule(architecture)
         return Recipe(
             arch=name,
             epochs=epochs,
@@ -64,10 +64,10 @@ class Benchmark:
         )
 
 
-def _cifar_schedule(family: Callable[..., Backbone]) -> tuple[int, OptimSpec, float]:
-    if family is WideResNet:
+def _cifar_schedule(architecture: Architecture) -> tuple[int, OptimSpec, float]:
+    if architecture.family is WideResNet:
         return 200, OptimSpec(milestones=(60, 120, 160), gamma=0.2, weight_decay=5e-4), 0.3
-    if family is DenseNet:
+    if architecture.family is DenseNet:
         return 300, OptimSpec(milestones=(150, 225), batch_size=64), 0.0
     return 164, OptimSpec(milestones=(81, 122)), 0.0
 
@@ -80,7 +80,7 @@ def _cifar_source(arch: str) -> str:
     return "the authors' TRAINING.md for CIFAR ResNets; they have none for this family on CIFAR"
 
 
-def _imagenet_schedule(family: Callable[..., Backbone]) -> tuple[int, OptimSpec, float]:
+def _imagenet_schedule(architecture: Architecture) -> tuple[int, OptimSpec, float]:
     return 90, OptimSpec(milestones=(31, 61), batch_size=256), 0.0
 
 
@@ -92,8 +92,10 @@ def _imagenet_source(arch: str) -> str:
     return "the authors' TRAINING.md for ImageNet ResNets; they have none for this family on ImageNet"
 
 
-def _digits_schedule(family: Callable[..., Backbone]) -> tuple[int, OptimSpec, float]:
-    return 20, OptimSpec(lr=0.1, batch_size=50, schedule="cosine", weight_decay=5e-4), 0.0
+def _digits_schedule(architecture: Architecture) -> tuple[int, OptimSpec, float]:
+    # Mimicking between the deeper branches of deeper networks diverges at rates that eight layers need.
+    deep = architecture.family is CifarResNet and architecture.options["depth"] > 8
+    return 20, OptimSpec(lr=0.02 if deep else 0.1, batch_size=50, schedule="cosine", weight_decay=5e-4), 0.0
 
 
 BENCHMARKS: Registry[Benchmark] = Registry("benchmark")
