@@ -100,6 +100,7 @@ _GENERAL: list[tuple[str, Any, Any]] = [
     ("allow_incomplete", bool, False),
     ("store", str, "results/store"),
     ("tracking", typing.Optional[str], None),  # noqa: UP045
+    ("queue", typing.Optional[str], None),  # noqa: UP045
     ("results", str, "results"),
     ("pool", PoolConfig, MISSING),
     ("study", StudyConfig, dataclasses.field(default_factory=StudyConfig)),

@@ -41,7 +41,7 @@ class Proposals(Attempts):
             trial that is made anew is not held against what it was.
     """
 
-    def __init__(self, journal: Path, plan: Plan, search: Search, code: str) -> None:
+    def __init__(self, journal: Path | str, plan: Plan, search: Search, code: str) -> None:
         name = f"{plan.experiment} search {search.search_id(plan)} {code}"
         super().__init__(journal, name, PRUNERS[search.pruner](plan.base.epochs))
         self._plan, self._search = plan, search

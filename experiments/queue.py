@@ -12,9 +12,10 @@ from typing import Any
 import optuna
 from filelock import FileLock
 from optuna.pruners import BasePruner
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from experiments.grid import Cell
 from experiments.trial import Progress
@@ -30,12 +31,12 @@ class Attempts(abc.ABC):
     """Where a runner gets its cells, and whom it tells what became of them. An attempt on a cell is an Optuna trial.
 
     Args:
-        journal: file of Optuna's journal. One that cannot be read is set aside; what it held is rebuilt from the
-            tracking store.
+        journal: file of Optuna's journal, or URL of a database in its place. A file that cannot be read is set aside;
+            what it held is rebuilt from the tracking store.
         name: of the study.
     """
 
-    def __init__(self, journal: Path, name: str, pruner: BasePruner | None = None) -> None:
+    def __init__(self, journal: Path | str, name: str, pruner: BasePruner | None = None) -> None:
         self._study = _open(journal, name, pruner)
 
     @abc.abstractmethod
@@ -85,7 +86,7 @@ class Attempts(abc.ABC):
 class Queue(Attempts):
     """Cells that wait to be run, first in, first out."""
 
-    def __init__(self, journal: Path, name: str) -> None:
+    def __init__(self, journal: Path | str, name: str) -> None:
         super().__init__(journal, name)
         self._wanted: dict[str, Cell] = {}
         self._waiting = 0
@@ -177,22 +178,44 @@ def repair_journal(path: Path) -> bool:
     return True
 
 
-def _open(journal: Path, name: str, pruner: BasePruner | None) -> optuna.Study:
+def _open(journal: Path | str, name: str, pruner: BasePruner | None) -> optuna.Study:
+    if isinstance(journal, str):
+        return _study(database(journal), name, pruner)
     if repair_journal(journal):
         logger.warning("%s ended in the middle of a line; that line was cut off", journal)
     try:
-        return _study(journal, name, pruner)
+        return _study(journal_storage(journal), name, pruner)
     except (json.JSONDecodeError, KeyError, ValueError) as error:
         aside = journal.with_name(f"{journal.name}.damaged-{int(time.time())}")
         with contextlib.suppress(FileNotFoundError):
             journal.replace(aside)
         logger.warning("%s cannot be read (%s); set aside as %s and rebuilt", journal, error, aside.name)
-        return _study(journal, name, pruner)
+        return _study(journal_storage(journal), name, pruner)
 
 
-def _study(journal: Path, name: str, pruner: BasePruner | None) -> optuna.Study:
+def journal_storage(journal: Path) -> JournalStorage:
+    """Optuna's studies in a file."""
     lock: Any = _JournalLock(journal)
-    storage = JournalStorage(JournalFileBackend(str(journal), lock))
+    return JournalStorage(JournalFileBackend(str(journal), lock))
+
+
+def database(url: str) -> RDBStorage:
+    """Optuna's studies in a database.
+
+    Raises:
+        ValueError: it cannot be opened.
+    """
+    try:
+        # A connection that was cut while nobody used it is made anew.
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    except (SQLAlchemyError, ImportError) as error:
+        first = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise ValueError(
+            f"queue={url} cannot be opened ({first}): see that it runs, and that you may use it"
+        ) from error
+
+
+def _study(storage: BaseStorage, name: str, pruner: BasePruner | None) -> optuna.Study:
     return optuna.create_study(
         study_name=name, storage=storage, direction="minimize", pruner=pruner, load_if_exists=True
     )

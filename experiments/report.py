@@ -67,7 +67,7 @@ def help_page(console: Console) -> None:
             "pool.*": "slots_per_gpu, cpu_slots (0: as many as cores), threads, workers (decode images), "
             "channels_last, compile, deterministic",
             "store, results": "folders of the record and of tables and figures",
-            "tracking": "URI of an MLflow server that keeps the results",
+            "tracking, queue": "URIs of an MLflow server (results) and a database (Optuna), see experiments.stores",
             "study.retries, .patience": "of lost runs; seconds to wait for a store",
             "allow_incomplete=true": "tables of a grid that is not complete, whose captions say so",
             "grid_dir": "folder with grids of your own, YAML",

@@ -4,7 +4,6 @@ Exit codes: 0 all cells are done; 1 some are not, or a table could not be built;
 cannot be; 130 it was interrupted, and goes on where it was when it is given again.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from experiments.search import Search
 from experiments.searcher import Searcher
 from experiments.signals import INTERRUPTED, Outlet, heeded
 from experiments.stores import Stores, make_writable, ownership
+from experiments.stores.addresses import locations
 from experiments.study import Request, check_retry, make_plan, with_selected
 from experiments.tracking import Tracker
 from experiments.user_grids import register_folder
@@ -73,7 +73,7 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> in
     folder = Path(settings.store)
     # To another machine a relative path means nothing.
     folder = folder if settings.pool.kind == "local" else folder.resolve()
-    stores = Stores(root=folder, tracking=settings.tracking or os.environ.get("MLFLOW_TRACKING_URI"))
+    stores = Stores(root=folder, **locations(settings.tracking, settings.queue))
     root = None if settings.data.root is None else Path(settings.data.root).expanduser().resolve()
     overrides, replicas = _replicated(settings)
     request = Request(

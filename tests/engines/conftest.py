@@ -9,7 +9,7 @@ import pytest
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from tests.engines.servers import NotThere, RayCluster, Slurm
+from tests.engines.servers import MlflowServer, NotThere, Postgres, RayCluster, Slurm
 
 
 def absent(why: object) -> NoReturn:
@@ -50,3 +50,24 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster
         yield cluster
     finally:
         cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    try:
+        import psycopg  # noqa: F401
+
+        server = Postgres()
+    except (ImportError, NotThere) as error:
+        absent(error)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow"))
+    server.start()
+    yield server
+    server.stop()

@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -232,3 +234,80 @@ class RayCluster:
     def stop(self) -> None:
         for name in list(self._nodes):
             self.lose(name)
+
+
+class Postgres:
+    """A PostgreSQL server with a password, and empty databases."""
+
+    PASSWORD = "secret-of-the-test"
+
+    def __init__(self) -> None:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+        if not found:
+            raise NotThere("PostgreSQL's server is not installed: apt-get install postgresql")
+        self._bin, self._port = found[-1], free_port()
+        self._user = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
+        self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+
+    def start(self) -> None:
+        password = self._folder / "password"
+        password.write_text(self.PASSWORD)
+        if self._user:
+            for path in (self._folder, password):
+                shutil.chown(path, self._user)
+        data = self._folder / "data"
+        subprocess.run(
+            [self._bin / "initdb", "-D", data, "-U", "lab", "--auth=scram-sha-256", f"--pwfile={password}"],
+            check=True, capture_output=True, user=self._user, cwd="/",
+        )  # fmt: skip
+        command = [self._bin / "postgres", "-D", data, "-p", str(self._port), "-h", "127.0.0.1", "-k", self._folder,
+                   "-c", "fsync=off"]  # fmt: skip
+        with (self._folder / "log").open("ab") as log:
+            self._server = subprocess.Popen(command, user=self._user, cwd="/", stdout=log, stderr=log)
+        wait_for(lambda: self._ask("SELECT 1") == 0, "PostgreSQL")
+
+    def _ask(self, command: str) -> int:
+        env = {**os.environ, "PGPASSWORD": self.PASSWORD}
+        where = ["-h", "127.0.0.1", "-p", str(self._port), "-U", "lab", "postgres"]
+        words = [str(self._bin / "psql"), *where, "-c", command]
+        return subprocess.run(words, env=env, capture_output=True, check=False).returncode
+
+    def database(self, name: str) -> str:
+        """The address of a new database, with the password."""
+        assert self._ask(f"CREATE DATABASE {name}") == 0
+        return f"postgresql://lab:{self.PASSWORD}@127.0.0.1:{self._port}/{name}"
+
+    def stop(self) -> None:
+        self._server.send_signal(signal.SIGINT)
+        self._server.wait(20)
+        shutil.rmtree(self._folder)
+
+
+class MlflowServer:
+    """MLflow's server, that can be away for a while."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        store = f"sqlite:///{self._folder / 'server.db'}"
+        places = ["--backend-store-uri", store, "--artifacts-destination", str(self._folder / "artifacts")]
+        address = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
+        command = [sys.executable, "-m", "mlflow", "server", *places, *address]
+        with (self._folder / "server.log").open("ab") as log:
+            self._server = subprocess.Popen(
+                command, stdout=log, stderr=log, env=env, cwd=self._folder, start_new_session=True
+            )
+        wait_for(self._answers, "MLflow's server")
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+        return False
+
+    def stop(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._server.pid, signal.SIGKILL)
+        self._server.wait()

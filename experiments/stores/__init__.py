@@ -19,10 +19,12 @@ class Stores:
 
     Args:
         tracking: URI of an MLflow server (or of another database) that keeps the results in place of the embedded one.
+        queue: SQLAlchemy URL of the database that keeps Optuna's studies in place of the embedded journal.
     """
 
     root: Path
     tracking: str | None = None
+    queue: str | None = None
 
     @property
     def tracking_uri(self) -> str:
@@ -40,9 +42,9 @@ class Stores:
         return self.root / "artifacts"
 
     @property
-    def journal(self) -> Path:
-        """Optuna's journal: the queue and the attempts."""
-        return self.root / "optuna.journal"
+    def journal(self) -> Path | str:
+        """Optuna's journal, or the URL of its database: the queue and the attempts."""
+        return self.queue or self.root / "optuna.journal"
 
     @property
     def cache(self) -> Path:
