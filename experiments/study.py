@@ -165,19 +165,22 @@ def _data_words(data: DataSet, train_size: int) -> str:
 
 def _said(request: Request) -> list[str]:
     recipe = [] if request.recipe == "documented" else [f"recipe={request.recipe}"]
-    fields = [f"{path}={_written(value)}" for path, value in request.overrides.items()]
-    return [*recipe, *fields, *(f"factors.{name}={_written(values)}" for name, values in request.levels.items())]
+    fields = [f"{path}={written(value)}" for path, value in request.overrides.items()]
+    return [*recipe, *fields, *(f"factors.{name}={written(values)}" for name, values in request.levels.items())]
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value as the command line takes it."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_written(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {written(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_written, value)) + "]"
+        return "[" + ", ".join(map(written, value)) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"'{value}'" if isinstance(value, str) and not value.isidentifier() else str(value)
+    if isinstance(value, str) and not value.isidentifier():
+        escaped = value.replace("'", "\\'")
+        return f"'{escaped}'"
+    return str(value)
 
 
 def _extent(request: Request) -> list[str]:

@@ -1,0 +1,201 @@
+"""A session: what settings ask for, brought together and run. The command line and `experiments.api` are its doors."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from dhm.data import DataSet
+from dhm.diagnostics import Diagnostics
+from dhm.replicas import check
+from dhm.training import Callback, Runtime
+from experiments import config, growth, report
+from experiments.grid import GRIDS, Plan
+from experiments.options import Options
+from experiments.outcome import Outcome
+from experiments.patience import Patience
+from experiments.pool import Slot
+from experiments.pools.choice import arrange
+from experiments.preflight import run_job
+from experiments.progress import Display
+from experiments.provenance import collect
+from experiments.scheduler import Scheduler
+from experiments.search import Search
+from experiments.searcher import Searcher
+from experiments.signals import heeded
+from experiments.stores import Stores, make_writable, ownership
+from experiments.stores.addresses import locations
+from experiments.study import Request, check_retry, make_plan, with_selected
+from experiments.tracking import Tracker
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """How a session ended.
+
+    Args:
+        plan: what was run, with the seeds that it grew to, and what a search found.
+        outcome: of its cells; of the trials, where a search did not come to an end.
+        compared: whether it came as far as the plan's cells: false where a search found nothing yet.
+        tracking_uri: where the runs are recorded.
+    """
+
+    plan: Plan
+    outcome: Outcome
+    compared: bool
+    tracking_uri: str
+
+
+class Session:
+    """What settings ask for.
+
+    Args:
+        settings: as `experiments.config.read` gives them.
+
+    Raises:
+        ValueError: a value that cannot be, or a device that is not there.
+    """
+
+    def __init__(self, settings: DictConfig) -> None:
+        check_retry(settings.retry)
+        folder = Path(settings.store)
+        # To another machine a relative path means nothing.
+        folder = folder if settings.pool.kind == "local" else folder.resolve()
+        self.stores = Stores(root=folder, **locations(settings.tracking, settings.queue))
+        self.results = Path(settings.results)
+        root = None if settings.data.root is None else Path(settings.data.root).expanduser().resolve()
+        overrides, self._replicas = _replicated(settings)
+        self._request = Request(
+            grid=settings.grid,
+            benchmark=settings.benchmark,
+            recipe=settings.recipe,
+            seeds=config.plain(settings.seeds),
+            max_seeds=settings.study.max_seeds,
+            look_every=settings.study.look_every,
+            trials=settings.study.trials,
+            overrides=overrides,
+            levels=config.levels_of(settings),
+            data_root=root,
+        )
+        self._arrangement = arrange(settings.pool, self._replicas)
+        self._options = Options(
+            retries=config.at_least(settings.study.retries, 0, "study.retries"),
+            retry=settings.retry,
+            patience=config.at_least(settings.study.patience, 0, "study.patience"),
+            runtime=Runtime(
+                threads=settings.pool.threads,
+                workers=self._arrangement.workers,
+                data_root=root,
+                deterministic=settings.pool.deterministic,
+                channels_last=settings.pool.channels_last,
+                compile=settings.pool.compile,
+                ensembles=settings.diagnostics.ensembles,
+            ),
+            callbacks=_diagnostics(settings),
+            preflight=True,
+        )
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        """Room for runs."""
+        return self._arrangement.slots
+
+    def plan(self, console: Console) -> tuple[Plan, DataSet]:
+        """The plan as far as the record has brought it, and its data. Starts nothing and writes no record.
+
+        Raises:
+            ValueError: anything that is asked for does not exist or does not fit.
+        """
+        plan, data = self._made()
+        if isinstance(plan.grid, Search):
+            selection = report.trials_planned(console, plan, plan.grid, self.stores)
+            plan = plan if selection is None else with_selected(plan, self._request, selection)
+        return growth.settled(plan, self.stores.tracking_uri), data
+
+    def run(self, console: Console, command: Sequence[str]) -> Ended:
+        """Run what is missing.
+
+        Args:
+            console: where progress is shown.
+            command: the words that started it, for the record.
+
+        Raises:
+            ValueError: as `plan`; or the study is being run already.
+        """
+        self.stores.prepare()
+        # The fork server loads torch and mlflow while this process reads the data and opens the store.
+        pool = self._arrangement.open(self.stores.root, run_job)
+        try:
+            with console.status("reading the data, opening the record"):
+                plan, data = self._made()
+                make_writable(self.results, "results")
+                display = Display(console)
+                tracker = Tracker(self.stores, Patience(self._options.patience, display.say))
+            root = self._request.data_root
+            outside = [self.stores.root, self.results, *([] if root is None else [root])]
+            growth.settled(plan, tracker.uri)
+            with ownership(self.stores, plan.plan_id):
+                means: dict[str, Any] = {
+                    "data": data,
+                    "pool": pool,
+                    "stores": self.stores,
+                    "tracker": tracker,
+                    "options": self._options,
+                    "provenance": collect(command, outside),
+                    "display": display,
+                }
+                if isinstance(plan.grid, Search):
+                    searcher = Searcher(plan=plan, **means)
+                    with heeded(searcher):
+                        selection = searcher.run()
+                    report.trials(console, plan, selection, searcher.outcome)
+                    if selection is None:
+                        return Ended(plan=plan, outcome=searcher.outcome, compared=False, tracking_uri=tracker.uri)
+                    plan = with_selected(plan, self._request, selection)
+
+                def schedule(plan: Plan) -> Outcome:
+                    scheduler = Scheduler(plan=plan, **means)
+                    with heeded(scheduler):
+                        return scheduler.run()
+
+                plan, outcome = growth.run(plan, tracker.uri, schedule, console.print)
+                return Ended(plan=plan, outcome=outcome, compared=True, tracking_uri=tracker.uri)
+        finally:
+            pool.close()
+
+    def _made(self) -> tuple[Plan, DataSet]:
+        plan, data = make_plan(self._request, self.stores)
+        _check_replicas(plan, self.slots, self._replicas)
+        return plan, data
+
+
+def _replicated(settings: DictConfig) -> tuple[dict[str, Any], int]:
+    """The changes to the base recipe, and the replicas of a run: `pool.gpus_per_run` is the recipe's `replicas`."""
+    overrides, asked = config.overrides_of(settings), settings.pool.gpus_per_run
+    said = overrides.get("replicas")
+    if asked is None:
+        return overrides, 1 if said is None else config.at_least(said, 1, "replicas")
+    if said not in (None, asked):
+        raise ValueError(f"pool.gpus_per_run={asked} and replicas={said} are two names of one number: give one")
+    varied = settings.grid in GRIDS and "replicas" in GRIDS.get(settings.grid).factors
+    if config.at_least(asked, 1, "pool.gpus_per_run") > 1 and not varied:
+        overrides["replicas"] = asked
+    return overrides, asked
+
+
+def _check_replicas(plan: Plan, places: Sequence[Slot], replicas: int) -> None:
+    for variant in plan.variants:
+        if variant.recipe.replicas > replicas:
+            count = variant.recipe.replicas
+            raise ValueError(f"{variant.name} is trained with replicas={count}: give pool.gpus_per_run={count}")
+        check(variant.recipe, places[0].device)
+
+
+def _diagnostics(settings: DictConfig) -> tuple[Callback, ...]:
+    asked = settings.diagnostics.every
+    every = GRIDS.get(settings.grid).diagnostics_every if asked is None else asked
+    batches = config.at_least(settings.diagnostics.batches, 1, "diagnostics.batches")
+    return (Diagnostics(every=every, batches=batches),) if config.at_least(every, 0, "diagnostics.every") else ()
