@@ -19,6 +19,7 @@ NEVER_RUN = {
     "make notebooks": "writes into the repository; tests/analysis/test_notebooks.py runs each in a place of its own",
     "make ui": "serves until it is stopped",
     "make check": "what continuous integration does before the tests",
+    "make docs": "tests/test_docs.py builds them",
     "make bench": "takes minutes of an idle machine",
 }
 

@@ -1,4 +1,4 @@
-"""Links from a page into the repository, which work where the repository is read, become the files' names in the site."""
+"""Links from a page into the repository become names of files in the site, where they would lead nowhere."""
 
 import logging
 import re
