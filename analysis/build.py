@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis import catalogue, coverage, schema, store, style
+from analysis import catalogue, coverage, schema, store
 from analysis.data import GridData, IncompleteError, curve_names, topologies, trials
 from analysis.plan import Plan, folder
 from analysis.tables import coverage as coverage_table
@@ -135,6 +135,8 @@ def _build_grid(uri: str, grid: GridData, directory: Path) -> Built:
             except ValueError as error:
                 refusals.append(f"{plan.experiment}: {error}")
                 continue
+            from analysis import style  # noqa: PLC0415  (2 s to import; tables need no drawing)
+
             directory.mkdir(parents=True, exist_ok=True)
             written = style.save(figure, directory / name)
             rows = {variant: {"runs": found} for variant, found in grid.run_ids(plan.names).items()}

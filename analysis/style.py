@@ -1,7 +1,6 @@
 """One look for all figures: colours that a colour-blind reader and a grey print can tell apart, sizes, saving."""
 
 import os
-import re
 import tempfile
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -112,22 +111,6 @@ def percent(axes: Axes) -> None:
     """Keep an axis of errors between 0 and 100, whatever the intervals reach."""
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), min(high, 100))
-
-
-def say(factor: str, value: object) -> str:
-    """Return a factor and its level as a reader says them."""
-    shown = level(value)
-    if factor in ("method", "arch"):
-        return shown
-    if factor == "positions":
-        return f"branches at {shown}"
-    words = {"mimic.alpha": "alpha =", "mimic.temperature": "T ="}
-    return f"{words.get(factor, re.sub('[_.]', ' ', factor))} {shown.replace('_', ' ')}"
-
-
-def level(value: object) -> str:
-    """Return a factor's level as a reader says it."""
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def finish(

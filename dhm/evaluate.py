@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torchvision.datasets import ImageFolder
 
 from dhm.backbones import ARCHITECTURES
 from dhm.backbones.imagenet_resnet import ImageNetResNet
@@ -192,6 +191,8 @@ def _listed(root: Path, names: Sequence[str]) -> ImageFolders:
     folder = next((root / name for name in names if (root / name).is_dir()), None)
     if folder is None:
         raise DataError(f"{root} has neither {' nor '.join(f'{name}/' for name in names)}: give data.root=DIR with one")
+    from torchvision.datasets import ImageFolder  # noqa: PLC0415  (2 s to import, which --help need not wait for)
+
     try:
         found = ImageFolder(folder)
     except FileNotFoundError as error:

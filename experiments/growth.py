@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from analysis import sequential, store
+from analysis import store
 from experiments import records
 from experiments.grid import Plan
 from experiments.outcome import Outcome
@@ -26,6 +26,8 @@ def grown(plan: Plan, runs: pd.DataFrame) -> Plan:
     """
     if not plan.looks:
         return plan
+    from analysis import sequential  # noqa: PLC0415  (scipy.stats takes a second to import; few plans grow)
+
     whole = dataclasses.replace(plan, seeds=range(plan.looks[-1]), counts={})
     found = records.of_plan(runs, whole)
     errors: dict[str, dict[int, float]] = {variant.name: {} for variant in plan.variants}

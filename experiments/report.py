@@ -1,4 +1,4 @@
-"""What the command line prints besides the live table: what there is, a plan, and what a study found."""
+"""What the command line prints of a study besides the live table: its plan, and what was found."""
 
 import math
 from pathlib import Path
@@ -10,15 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis import coverage, schema, store
-from analysis.build import build
-from analysis.build import report as built_report
-from analysis.summary import summary
 from dhm import cost
 from dhm.data import DataSet
 from experiments import records
-from experiments.benchmarks import BENCHMARKS, RECIPES
-from experiments.factors import FACTORS
-from experiments.grid import GRIDS, Plan, Variant
+from experiments.grid import Plan, Variant
 from experiments.outcome import Outcome
 from experiments.provenance import code_hash
 from experiments.search import Search
@@ -28,52 +23,6 @@ from experiments.stores import Stores
 ELSEWHERE = "elsewhere"
 STATES = ("done", "failed", ELSEWHERE, "missing")
 UI = "http://127.0.0.1:5000"
-EXAMPLES = """\
-[bold]python -m experiments.run grid=branch_positions[/]                what is missing of a grid, on digits
-[bold]python -m experiments.run grid=methods plan=true[/]               its cells and their cost; runs nothing
-[bold]python -m experiments.run grid=methods benchmark=cifar100 data.root=/data seeds=3 pool.gpus=all[/]
-[bold]python -m experiments.run grid=depths epochs=5 factors.arch=\\[resnet8][/]   other settings, other levels
-[bold]python -m experiments.run grid=my_grid grid_dir=my_grids[/]       your own, my_grids/my_grid.yaml"""
-
-
-def catalogue(console: Console) -> None:
-    """Grids and benchmarks, a line each."""
-    _section(console, "Grids", {name: GRIDS.get(name).question for name in GRIDS})
-    _section(console, "Benchmarks", {name: BENCHMARKS.get(name).summary for name in BENCHMARKS})
-    console.print("\nRun one:  [bold]python -m experiments.run grid=branch_positions[/]      More: --help")
-
-
-def help_page(console: Console) -> None:
-    """Settings and examples, on one screen."""
-    console.print("Run what is missing of a grid, and build its tables and figures.\n")
-    console.print(EXAMPLES, soft_wrap=True)
-    _section(
-        console,
-        "Settings",
-        {
-            "grid, benchmark": "what is studied, and on what; without a grid: lists both",
-            "seeds": "how many, a list, or auto: more where a comparison is open (study.max_seeds, study.look_every)",
-            "recipe": "; ".join(f"{name}: {text}" for name, text in RECIPES.items()),
-            "arch, epochs, optim.lr, ...": "any field of the recipe, by its name in dhm/recipe.py",
-            "factors.NAME": f"levels of a factor of the grid: {', '.join(FACTORS)}, or a recipe field",
-            "data.root": "folder of the images",
-            "diagnostics.every": "epochs between measurements of how far heads agree; 0 is none",
-            "diagnostics.ensembles": "true: errors of the heads taken together, by mean logits and by mean softmax",
-            "study.trials": "how many trials a search has, in all",
-            "plan=true": "shows the cells, with cost; runs nothing",
-            "retry": "failed: run failed cells again; stale: those that other code made",
-            "pool.gpus": "auto, all, none, how many, or a list",
-            "pool.gpus_per_run": "replicas of every run, which share its batches, a GPU each; part of the recipe",
-            "pool.*": "slots_per_gpu, cpu_slots (0: as many as cores), threads, workers (decode images), "
-            "channels_last, compile, deterministic",
-            "store, results": "folders of the record and of tables and figures",
-            "tracking, queue": "URIs of an MLflow server (results) and a database (Optuna), see experiments.stores",
-            "study.retries, .patience": "of lost runs; seconds to wait for a store",
-            "allow_incomplete=true": "tables of a grid that is not complete, whose captions say so",
-            "grid_dir": "folder with grids of your own, YAML",
-        },
-    )
-    console.print("\nExit codes: 0 done, 1 not all cells done, 2 a mistake in the command, 130 interrupted.")
 
 
 def plan_table(console: Console, plan: Plan, data: DataSet, stores: Stores, *, slots: int) -> None:
@@ -183,12 +132,15 @@ def outcome(console: Console, plan: Plan, result: Outcome) -> bool:
 
 def results(console: Console, plan: Plan, stores: Stores, folder: Path, *, allow_incomplete: bool) -> bool:
     """Build a plan's tables and figures, and say what was found and where to look; whether all was built."""
+    from analysis import build  # noqa: PLC0415  (scipy and what draws, 2 s to import, are wanted when all is trained)
+    from analysis.summary import summary  # noqa: PLC0415  (as above)
+
     (found,) = (known for known in store.plans(stores.tracking_uri) if known.plan_id == plan.plan_id)
-    (built,) = build(stores.tracking_uri, folder, [plan.plan_id], allow_incomplete=allow_incomplete)
+    (built,) = build.build(stores.tracking_uri, folder, [plan.plan_id], allow_incomplete=allow_incomplete)
     if built.paths:
         runs = store.runs(stores.tracking_uri, found)
         console.print(f"\n{summary(found, runs, allow_incomplete=allow_incomplete)}\n", markup=False, soft_wrap=True)
-        console.print(built_report(built), markup=False, soft_wrap=True)
+        console.print(build.report(built), markup=False, soft_wrap=True)
     for refusal in built.refusals:
         console.print(f"not built: {refusal}", markup=False)
     page = stores.tracking_uri.rstrip("/") if stores.served else UI
@@ -197,16 +149,6 @@ def results(console: Console, plan: Plan, stores: Stores, folder: Path, *, allow
     first = "" if stores.served else f"[bold]{command}[/], then "
     console.print(f"MLflow: {first}{link}&viewStateShareKey={plan.plan_id}", soft_wrap=True)
     return not built.refusals
-
-
-def _section(console: Console, title: str, lines: dict[str, str]) -> None:
-    console.print(f"\n[bold]{title}[/]")
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
-    table.add_column(style="cyan", no_wrap=True)
-    table.add_column()
-    for name, text in lines.items():
-        table.add_row(escape(name), escape(text))
-    console.print(table)
 
 
 def _cost(variant: Variant, data: DataSet) -> cost.Cost:

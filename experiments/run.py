@@ -12,11 +12,10 @@ from typing import IO, cast
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments import config, report
+from experiments import config, usage
 from experiments.patience import trouble_of
-from experiments.session import Session
+from experiments.pools import server
 from experiments.signals import INTERRUPTED, Outlet
-from experiments.user_grids import register_folder
 from experiments.words import tell_mistake
 
 HELP = ("-h", "--help", "help")
@@ -29,13 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(file=cast(IO[str], Outlet(sys.stdout)), highlight=False)
     try:
         if any(word in HELP for word in arguments):
-            report.help_page(console)
+            usage.help_page(console)
             return 0
         settings = config.read(arguments)
-        if settings.grid_dir is not None:
-            register_folder(Path(settings.grid_dir), settings.grid)
         if settings.grid is None:
-            report.catalogue(console)
+            usage.catalogue(console, settings.grid_dir)
             return 0
         return _run(settings, arguments, console)
     except ValueError as error:
@@ -52,6 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> int:
+    if settings.pool.kind == "local" and not settings.plan:
+        server.start()  # it imports what this process imports now, at the same time
+    with console.status("loading torch and MLflow"):
+        # Seconds, for which help and a misspelt setting need not wait.
+        from experiments import report  # noqa: PLC0415
+        from experiments.session import Session  # noqa: PLC0415
+        from experiments.user_grids import register_folder  # noqa: PLC0415
+    if settings.grid_dir is not None:
+        register_folder(Path(settings.grid_dir), settings.grid)
     session = Session(settings)
     if settings.plan:
         plan, data = session.plan(console)

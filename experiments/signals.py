@@ -6,15 +6,16 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from experiments.runner import Runner
+if TYPE_CHECKING:
+    from experiments.runner import Runner
 
 INTERRUPTED = "interrupted"
 
 
 @contextlib.contextmanager
-def heeded(runner: Runner) -> Iterator[None]:
+def heeded(runner: "Runner") -> Iterator[None]:
     """Heed signals while a runner works, and take its live table away at the end.
 
     The first Ctrl-C (or SIGTERM) lets the running cells finish their step and leave; the second ends them. Where the

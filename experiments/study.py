@@ -196,6 +196,7 @@ def _looks(request: Request) -> tuple[int, ...]:
             if value is not None:
                 raise ValueError(f"study.{name}={value} is for seeds=auto; the seeds are fixed here")
         return ()
+
     most = MOST if request.max_seeds is None else request.max_seeds
     return looks(min(EVERY, most) if request.look_every is None else request.look_every, most)
 

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import effects, style
+from analysis import effects, style, wording
 from analysis.data import GridData, records
 from analysis.plan import VariantRecord
 
@@ -105,7 +105,7 @@ def _panel(
         for place, name in points:
             if math.isnan(rows[name]["mean_low"]):
                 style.runs(axes, place + shift, grid.by_seed(name).values(), style.COLOURS[method])
-    names = [style.level(level) for level in levels]
+    names = [wording.level(level) for level in levels]
     if factor != BACKBONE:
         names = [name.replace("_", " ") for name in names]
     axes.set_xticks(range(len(levels)), names)

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from analysis import coverage, schema, style
+from analysis import coverage, schema, style, wording
 from analysis.data import GridData
 
 _WORDS = {"mimic.alpha": "weight of mimicking, alpha", "mimic.temperature": "temperature T"}
@@ -23,7 +23,7 @@ def build(grid: GridData) -> Figure:
             if log:
                 axes.set_xscale("log")
                 axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.level(value)))
+                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.level(value)))
                 axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlim(low, high)
             _draw(axes, grid.trials, path, search["selected"])

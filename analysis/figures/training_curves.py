@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from analysis import effects, schema, style
+from analysis import effects, schema, style, wording
 from analysis.data import GridData
 from analysis.plan import Level, Plan, VariantRecord
 
@@ -63,7 +63,9 @@ def build(grid: GridData) -> Figure:
                 if variant.name in curves:
                     label = _label(plan, panels.factors, key, variant)
                     _draw(axes, curves[variant.name], label, _look(members, variant))
-            words = ", ".join(style.say(*told) for told in zip(panels.factors, key, strict=True) if told[1] is not None)
+            words = ", ".join(
+                wording.say(*told) for told in zip(panels.factors, key, strict=True) if told[1] is not None
+            )
             # A bold letter of 8 points is about 5.5 points wide.
             axes.set_title(textwrap.fill(words, int(figure.get_figwidth() * 72 * 0.85 / columns / 5.5)))
             if index % columns == 0:
@@ -151,7 +153,7 @@ def _label(plan: Plan, factors: tuple[str, ...], key: _Key, variant: VariantReco
     """Name a line by its method, and by its levels as far as the panel's title does not say them."""
     named = dict(zip(factors, key, strict=True))
     own = {name: variant.factors.get(name) for name in _rest(plan)}
-    words = [style.say(name, level) for name, level in own.items() if level is not None and level != named.get(name)]
+    words = [wording.say(name, level) for name, level in own.items() if level is not None and level != named.get(name)]
     several = len({other.method for other in plan.variants}) > 1
     if words and not several:
         return ", ".join(words)

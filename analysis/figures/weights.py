@@ -4,7 +4,7 @@ import math
 
 from matplotlib.figure import Figure
 
-from analysis import effects, style
+from analysis import effects, style, wording
 from analysis.data import GridData, records
 
 ALPHA = "mimic.alpha"
@@ -81,5 +81,5 @@ def _label(grid: GridData, name: str) -> str:
     """Name a line by what the grid varies beside alpha."""
     variant = grid.plan.variant(name)
     others = [name for name in variant.factors if name != ALPHA and len(grid.plan.levels(name)) > 1]
-    words = [style.say(name, variant.factors[name]) for name in others]
+    words = [wording.say(name, variant.factors[name]) for name in others]
     return ", ".join(words) or variant.method

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import sequential, stats, style
+from analysis import sequential, stats, wording
 from analysis.data import GridData, records
 from analysis.effects import effects
 from analysis.plan import Level, Plan
@@ -66,14 +66,14 @@ def build(grid: GridData) -> Table:
         row: dict[str, Any] = dict(zip(layout.rows, key, strict=True))
         source = {}
         for level in layout.levels:
-            name, at = by_level.get(level), style.level(level)
+            name, at = by_level.get(level), wording.level(level)
             told = found[name] if name else dict.fromkeys(("mean", "sd", "difference", "p_holm", "verdict"))
             row |= {f"{at} {part}": told[part] for part in ("mean", "sd", "difference", "p_holm", "verdict")}
             if name:
                 source[at] = {"variant": name, "against": found[name]["against"], "runs": runs[name]}
         rows.append(row)
         sources[" ".join(_said(level) for level in key)] = source
-    titles = [style.level(level) for level in layout.levels]
+    titles = [wording.level(level) for level in layout.levels]
     if layout.column != METHOD:
         titles = [f"{_head(layout.column)} {title}" for title in titles]
     return Table(
@@ -82,7 +82,7 @@ def build(grid: GridData) -> Table:
         columns=(
             *(Column(_head(name), _level(name), "l") for name in layout.rows),
             *(
-                Column(title, _error(style.level(level), places))
+                Column(title, _error(wording.level(level), places))
                 for level, title in zip(layout.levels, titles, strict=True)
             ),
         ),
@@ -130,7 +130,7 @@ def _head(name: str) -> str:
 
 
 def _said(level: Level) -> str:
-    return NONE if level is None else style.level(level)
+    return NONE if level is None else wording.level(level)
 
 
 def _level(name: str) -> Callable[[Row], str]:

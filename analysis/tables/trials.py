@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from analysis import schema, style
+from analysis import schema, wording
 from analysis.data import GridData, records
 from analysis.plan import Plan
 from analysis.tables.table import Column, Row, Table, number, provenance
@@ -38,7 +38,7 @@ def build(grid: GridData) -> Table:
 
 
 def _level(path: str) -> Callable[[Row], str]:
-    return lambda row: style.level(row[path])
+    return lambda row: wording.level(row[path])
 
 
 def _caption(grid: GridData) -> str:

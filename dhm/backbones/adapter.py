@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_parameter_registration_hook
-from torchvision import models
 
 from dhm.backbones.base import ARCHITECTURES, Architecture, Backbone, PooledLinear, StageInfo, scaled
 from dhm.backbones.cuts import Cuts, find_cuts, split
@@ -175,6 +174,8 @@ def architecture(name: str) -> Architecture:
 
 def _make(name: str, *, in_channels: int, num_classes: int) -> nn.Module:
     """The model as torchvision makes it, for images of so many channels; draws from torch's global stream."""
+    from torchvision import models  # noqa: PLC0415  (2 s to import; only those who name such a model need it)
+
     options = {"aux_logits": False, "init_weights": True} if name in INCEPTIONS else {}
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
     first = next(part for part in model.modules() if isinstance(part, nn.Conv2d) and part.in_channels == 3)
@@ -217,6 +218,8 @@ def _original(name: str) -> str:
 
 
 def _names() -> list[str]:
+    from torchvision import models  # noqa: PLC0415  (as above)
+
     names: list[str] = models.list_models(module=models)
     return names
 

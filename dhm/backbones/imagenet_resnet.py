@@ -3,11 +3,14 @@
 The initialisation of the other families is Kaiming's for ReLU over the fan-out, which is what these are given too.
 """
 
+from typing import Literal
+
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from dhm.backbones.base import ARCHITECTURES, Architecture, Backbone, PooledLinear, scaled
 from dhm.recipe import BranchSpec
+
+Block = Literal["BasicBlock", "Bottleneck"]
 
 STEM_CHANNELS = 64
 STEM_STRIDE = 4  # a convolution and a pooling, each of stride 2
@@ -18,20 +21,23 @@ class ImageNetResNet(Backbone):
     """ResNet for large images, with basic blocks or, past 34 layers, with bottlenecks.
 
     Args:
+        block: torchvision's name for it.
         depths: blocks of each stage.
     """
 
     def __init__(
         self,
         *,
-        block: type[BasicBlock] | type[Bottleneck],
+        block: Block,
         depths: tuple[int, ...],
         in_channels: int = 3,
         num_classes: int,
         dropout: float = 0.0,
     ) -> None:
+        from torchvision.models import resnet  # noqa: PLC0415  (2 s to import; only those who build one need it)
+
         super().__init__(depths=depths, num_classes=num_classes, dropout=dropout)
-        self.block = block
+        self.block = getattr(resnet, block)
         stem = nn.Sequential(
             nn.Conv2d(in_channels, STEM_CHANNELS, 7, stride=2, padding=3, bias=False),
             nn.BatchNorm2d(STEM_CHANNELS),
@@ -63,7 +69,7 @@ class ImageNetResNet(Backbone):
 
 def _register(
     depth: int,
-    block: type[BasicBlock] | type[Bottleneck],
+    block: Block,
     depths: tuple[int, int, int, int],
     shallow: tuple[int, int],
     deep: int,
@@ -78,8 +84,8 @@ def _register(
     )
 
 
-_register(18, BasicBlock, (2, 2, 2, 2), (1, 2), 2)
-_register(34, BasicBlock, (3, 4, 6, 3), (3, 2), 3)
-_register(50, Bottleneck, (3, 4, 6, 3), (3, 2), 3)
-_register(101, Bottleneck, (3, 4, 23, 3), (12, 2), 3)
-_register(152, Bottleneck, (3, 8, 36, 3), (18, 2), 3)
+_register(18, "BasicBlock", (2, 2, 2, 2), (1, 2), 2)
+_register(34, "BasicBlock", (3, 4, 6, 3), (3, 2), 3)
+_register(50, "Bottleneck", (3, 4, 6, 3), (3, 2), 3)
+_register(101, "Bottleneck", (3, 4, 23, 3), (12, 2), 3)
+_register(152, "Bottleneck", (3, 8, 36, 3), (18, 2), 3)

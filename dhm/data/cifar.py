@@ -6,15 +6,18 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torchvision import datasets
 
 from dhm.data.dataset import DataError
 from dhm.data.folders import LAYOUT, TESTS, TRAIN, ImageFolders, existing, find_image_folders
 from dhm.data.pixels import resize_all
 from dhm.data.raw import RawData
 from dhm.recipe import DataSpec
+
+if TYPE_CHECKING:
+    from torchvision import datasets
 
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 
@@ -28,7 +31,7 @@ class PickledCifar:
     """The Python version of CIFAR beneath `root`, as torchvision reads it; `kind` is torchvision's class."""
 
     root: Path
-    kind: type[datasets.CIFAR10]
+    kind: "type[datasets.CIFAR10]"
 
     layout = "pickled"
 
@@ -58,15 +61,18 @@ class PickledCifar:
 
 def find_cifar10(root: Path | None) -> PickledCifar | ImageFolders:
     """`cifar-10-batches-py/`, or `train/CLASS` and `test/CLASS`; downloaded where `root` has neither."""
-    return _find(datasets.CIFAR10, root)
+    return _find("CIFAR10", root)
 
 
 def find_cifar100(root: Path | None) -> PickledCifar | ImageFolders:
     """`cifar-100-python/`, or `train/CLASS` and `test/CLASS`; downloaded where `root` has neither."""
-    return _find(datasets.CIFAR100, root)
+    return _find("CIFAR100", root)
 
 
-def _find(kind: type[datasets.CIFAR10], root: Path | None) -> PickledCifar | ImageFolders:
+def _find(name: str, root: Path | None) -> PickledCifar | ImageFolders:
+    from torchvision import datasets  # noqa: PLC0415  (2 s to import; only those who read CIFAR need it)
+
+    kind: type[datasets.CIFAR10] = getattr(datasets, name)
     content = f"a folder that holds {kind.base_folder}/ (unpack {kind.url} there), or {LAYOUT}"
     root = existing(root, content)
     if not (root / kind.base_folder).is_dir():
@@ -76,7 +82,7 @@ def _find(kind: type[datasets.CIFAR10], root: Path | None) -> PickledCifar | Ima
     return PickledCifar(root=root, kind=kind)
 
 
-def _download(kind: type[datasets.CIFAR10], root: Path, content: str) -> None:
+def _download(kind: "type[datasets.CIFAR10]", root: Path, content: str) -> None:
     """Into a folder of its own first, so that neither a crash nor a second process leaves half a data set."""
     target = root / kind.base_folder
     try:
@@ -101,5 +107,5 @@ def _short_timeout() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _images(dataset: datasets.CIFAR10) -> torch.Tensor:
+def _images(dataset: "datasets.CIFAR10") -> torch.Tensor:
     return torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from dhm.data.dataset import DataError
 from dhm.data.pixels import View, decode, to_square
@@ -109,6 +108,8 @@ def _class_names(folder: Path) -> list[str]:
 
 
 def _images_of(folder: Path) -> list[str]:
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # noqa: PLC0415  (2 s to import; only readers of files need it)
+
     found = [
         f"{parent}/{name}"[len(str(folder)) + 1 :]
         for parent, _, names in os.walk(folder, followlinks=True)

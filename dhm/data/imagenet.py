@@ -3,8 +3,6 @@
 import tempfile
 from pathlib import Path
 
-from torchvision.datasets import imagenet
-
 from dhm.data.dataset import DataError
 from dhm.data.folders import ImageFolders, existing, find_image_folders
 
@@ -12,11 +10,6 @@ from dhm.data.folders import ImageFolders, existing, find_image_folders
 IMAGE_SIZE, RESIZE = 224, 256
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-
-CONTENT = (
-    "a folder that holds train/WNID/*.JPEG and val/WNID/*.JPEG, or the archives "
-    f"{', '.join(name for name, _ in imagenet.ARCHIVE_META.values())}, from which they are made"
-)
 
 
 def find_imagenet(root: Path | None) -> ImageFolders:
@@ -28,7 +21,7 @@ def find_imagenet(root: Path | None) -> ImageFolders:
     Raises:
         DataError: neither the folders nor the archives are there, or an archive is not what was published.
     """
-    root = existing(root, CONTENT)
+    root = existing(root, _content())
     for split in ("train", "val"):
         if not (root / split).is_dir():
             _unpack(root, split)
@@ -37,6 +30,8 @@ def find_imagenet(root: Path | None) -> ImageFolders:
 
 def _unpack(root: Path, split: str) -> None:
     """By torchvision, which compares checksums, into a folder of its own first: a crash leaves no half of a split."""
+    from torchvision.datasets import imagenet  # noqa: PLC0415  (2 s to import; only readers of ImageNet need it)
+
     try:
         with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=root) as folder:
             if split == "train":
@@ -48,5 +43,15 @@ def _unpack(root: Path, split: str) -> None:
             (Path(folder) / split).rename(root / split)
     except (RuntimeError, OSError, EOFError) as error:
         raise DataError(
-            f"{root} has no {split}/ folder, and unpacking the archive failed ({error}): data.root must be {CONTENT}"
+            f"{root} has no {split}/ folder, and unpacking the archive failed ({error}): data.root must be {_content()}"
         ) from error
+
+
+def _content() -> str:
+    from torchvision.datasets import imagenet  # noqa: PLC0415  (2 s to import; only readers of ImageNet need it)
+
+    archives = ", ".join(name for name, _ in imagenet.ARCHIVE_META.values())
+    return (
+        "a folder that holds train/WNID/*.JPEG and val/WNID/*.JPEG, or the archives "
+        f"{archives}, from which they are made"
+    )

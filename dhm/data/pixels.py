@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torchvision.transforms import functional as F
 
 from dhm.data.dataset import DataError
 
@@ -38,6 +37,8 @@ def to_square(image: Image.Image, size: int, shorter: int = 0) -> Image.Image:
 
     Pillow does it in integers, so that the pixels, and with them the fingerprint, are the same everywhere.
     """
+    from torchvision.transforms import functional as F  # noqa: PLC0415  (2 s to import; readers of images need it)
+
     resized = F.resize(image, [shorter or size], interpolation=F.InterpolationMode.BILINEAR)
     square: Image.Image = F.center_crop(resized, [size, size])
     return square
@@ -48,6 +49,8 @@ def resized_crop(image: Image.Image, size: int, generator: torch.Generator) -> I
 
     That one draws from torch's global stream, which the workers and the main process do not share.
     """
+    from torchvision.transforms import functional as F  # noqa: PLC0415  (as above)
+
     box = _crop_box(image.height, image.width, generator)
     crop: Image.Image = F.resized_crop(image, *box, [size, size], interpolation=F.InterpolationMode.BILINEAR)
     return crop
@@ -76,6 +79,8 @@ def resize_all(images: torch.Tensor, size: int, shorter: int = 0) -> torch.Tenso
     """`to_square` of each of (N, C, H, W) uint8 images; size 0 leaves them as they are."""
     if size == 0:
         return images
+    from torchvision.transforms import functional as F  # noqa: PLC0415  (as above)
+
     resized = [to_square(F.to_pil_image(image), size, shorter) for image in images]
     return torch.stack([torch.from_numpy(planes(np.asarray(image))) for image in resized])
 

@@ -12,7 +12,8 @@ from experiments.config import at_least, plain
 from experiments.pool import Pool, Slot, Target
 from experiments.pools.engine import EnginePool, user_folder
 from experiments.pools.gpus import choose_gpus, slots
-from experiments.pools.local import PRELOAD, LocalPool
+from experiments.pools.local import LocalPool
+from experiments.pools.server import PRELOAD
 
 GPU_WORKERS = 4  # processes that decode images beside a GPU of an engine, whose cores are not known here
 

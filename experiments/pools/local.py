@@ -1,33 +1,20 @@
 """This machine: one process a run, forked from a server that has torch, torchvision and mlflow loaded.
 
-A fresh interpreter takes seconds to load them; a process from the server starts in hundredths of one. The server only
-imports: CUDA starts in the run, after CUDA_VISIBLE_DEVICES is set. A run watches its pipe and ends with its scheduler.
+CUDA starts in the run, after CUDA_VISIBLE_DEVICES is set. A run watches its pipe and ends with its scheduler.
 """
 
 import contextlib
-import multiprocessing
 import signal
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import connection, forkserver
+from multiprocessing import connection
 from typing import Any
 
 from experiments.pool import Ended, Slot, Target, Word
+from experiments.pools import server
 from experiments.pools.process import STOP, serve
 
-# What a run would import later stands here too: torch._dynamo comes with the first optimiser, the store with its first
-# write; each takes a second or more.
-PRELOAD = [
-    "torch",
-    "torchvision",
-    "torch._dynamo",
-    "sklearn.datasets",
-    "mlflow",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "mlflow.store.artifact.local_artifact_repo",
-    "experiments.preflight",
-]
 START_TRIES = 3  # for each of which a fork server that is gone is replaced
 SERVER_GONE = 255  # the exit code that multiprocessing makes up for the runs of a fork server that is gone
 
@@ -41,15 +28,13 @@ class LocalPool:
         preload: modules that the fork server loads.
     """
 
-    def __init__(self, slots: Sequence[Slot], target: Target, preload: Sequence[str] = PRELOAD) -> None:
+    def __init__(self, slots: Sequence[Slot], target: Target, preload: Sequence[str] = server.PRELOAD) -> None:
         self.slots = tuple(slots)
         self._target = target
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(preload))
+        self._context = server.start(preload)
         self._runs: dict[int, tuple[Any, connection.Connection]] = {}
         self._outcomes: dict[int, Any] = {}
         self._unborn: list[Ended] = []
-        forkserver.ensure_running()
 
     @property
     def here(self) -> "LocalPool":

@@ -2,14 +2,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dhm.backbones import ARCHITECTURES
 from dhm.data import StreamedData
 from dhm.fields import identity
+from experiments import config
 from experiments.benchmarks import BENCHMARKS
-from experiments.pool import Slot
-from experiments.run import _workers, main
+from experiments.pools.choice import arrange
+from experiments.run import main
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
 
@@ -99,8 +101,13 @@ def test_a_grid_cannot_vary_what_is_read(root: Path, tmp_path: Path, capsys: pyt
 
 
 def test_workers_share_the_cores_beside_gpus_and_leave_a_cpu_to_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.run._cores", lambda: 16)
-    on_gpus = [Slot(index=index, device="cuda", visible=str(index % 2)) for index in range(4)]
-    on_cpus = [Slot(index=index, device="cpu", visible="") for index in range(4)]
-    assert (_workers(None, on_gpus), _workers(None, on_cpus)) == (4, 0)
-    assert (_workers(7, on_gpus), _workers(7, on_cpus)) == (7, 7)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("experiments.pools.choice._cores", lambda: 16)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    def workers(*words: str) -> int:
+        return arrange(config.read(words).pool, replicas=1).workers
+
+    on_gpus, on_cpus = "pool.slots_per_gpu=2", "pool.gpus=none"
+    assert (workers(on_gpus), workers(on_cpus)) == (4, 0)
+    assert (workers(on_gpus, "pool.workers=7"), workers(on_cpus, "pool.workers=7")) == (7, 7)

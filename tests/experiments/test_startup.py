@@ -1,0 +1,79 @@
+"""A command answers before it has loaded what it does not need. Held by what is loaded, not by time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import usage
+from experiments.benchmarks import RECIPES
+from experiments.factors import FACTORS
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "matplotlib", "seaborn")
+SCRIPT = """
+import json, sys
+from experiments.run import main
+code = main(sys.argv[1:])
+print(json.dumps({"code": code, "loaded": [name for name in %r if name in sys.modules]}))
+"""
+
+
+def loaded(*words: str) -> tuple[int, set[str], str]:
+    """Exit code, what of HEAVY a fresh process had loaded at the end of a command, and what it printed."""
+    command = [sys.executable, "-c", SCRIPT % (HEAVY,), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    shown = json.loads(done.stdout.splitlines()[-1])
+    return shown["code"], set(shown["loaded"]), done.stdout + done.stderr
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code, there, told = loaded("--help")
+    assert (code, there) == (0, set())
+    assert "data.root" in told
+
+
+def test_a_misspelt_setting_is_told_before_anything_heavy_is_loaded() -> None:
+    code, there, told = loaded("grid=methods", "epocs=3")
+    assert (code, there) == (2, set())
+    assert "Did you mean 'epochs'" in told
+
+
+def test_the_list_of_grids_loads_neither_the_record_nor_what_draws() -> None:
+    code, there, told = loaded()
+    assert code == 0
+    assert not there & {"torchvision", "mlflow", "pandas", "matplotlib", "seaborn"}
+    assert "branch_positions" in told and "cifar100" in told
+
+
+def test_a_plan_loads_neither_torchvision_nor_what_draws(tmp_path: Path) -> None:
+    code, there, told = loaded("grid=methods", "plan=true", f"store={tmp_path / 'store'}")
+    assert code == 0
+    assert not there & {"torchvision", "matplotlib", "seaborn"}
+    assert "15 missing" in told
+
+
+def test_what_is_preloaded_for_runs_has_what_they_would_load_themselves() -> None:
+    """Lazy imports must cost the runs nothing: the fork server has loaded them all."""
+    script = (
+        "import importlib, sys\n"
+        "import experiments.pools.server as server\n"
+        "for name in server.PRELOAD: importlib.import_module(name)\n"
+        "wanted = ('torch._dynamo', 'torchvision.models.resnet', 'torchvision.transforms.functional',\n"
+        "          'torchvision.datasets.folder', 'sklearn.datasets', 'mlflow', 'experiments.trial')\n"
+        "print([name for name in wanted if name not in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_names_every_factor_and_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    """It does so in its own words, because the registries would load torch."""
+    from rich.console import Console
+
+    usage.help_page(Console(width=200))
+    told = capsys.readouterr().out
+    for name in (*FACTORS, *RECIPES):
+        assert name in told
