@@ -3,8 +3,9 @@
 import sys
 
 import experiments.run
+import experiments.session
 from tests.faults.sabotage import sabotaged
 
 if __name__ == "__main__":
-    experiments.run.run_job = sabotaged
+    experiments.session.run_job = sabotaged
     sys.exit(experiments.run.main())
