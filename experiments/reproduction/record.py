@@ -16,6 +16,13 @@ from experiments.grid import recipe_id
 from experiments.reproduction.comparison import Curve
 from experiments.stores import Stores
 
+PARTS: dict[str, Any] = {
+    "packages": dict,
+    "runtime": dict,
+    "numerics": dict,
+    "threads": int,
+    "diagnostics": dict | None,
+}  # of environment.json, with their types
 READINGS = ("final/", "best/", "cost/")  # metrics that are no curves, or no result
 
 
@@ -89,7 +96,7 @@ def read_record(stores: Stores, word: str) -> RunRecord:
         data=document["data"],
         commit=commit,
         code=code,
-        environment=_json(folder / schema.ENVIRONMENT_FILE, who),
+        environment=_environment(folder / schema.ENVIRONMENT_FILE, who),
         folder=folder,
         curves={
             str(name): {int(epoch): float(value) for epoch, value in zip(part["epoch"], part["value"], strict=True)}
@@ -109,6 +116,19 @@ def artifact_folder(stores: Stores, experiment: str, run_id: str) -> Path:
     if not folder.is_relative_to(root) or folder == root:
         raise ValueError(f"the record of {experiment}, run {run_id}, leads out of its store {stores.root}")
     return folder
+
+
+def _environment(path: Path, who: str) -> dict[str, Any]:
+    content = _json(path, who)
+    numerics = content.get("numerics")
+    variables = numerics.get("variables", {}) if isinstance(numerics, dict) else {}
+    runtime = content.get("runtime")
+    device = runtime.get("device", "cpu") if isinstance(runtime, dict) else "cpu"
+    parts = [(name, content[name], kind) for name, kind in PARTS.items() if name in content]
+    for name, value, kind in [*parts, ("variables", variables, dict), ("device", device, str)]:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{path} was changed since {who} was recorded: its {name} is {str(value)[:80]!r}")
+    return content
 
 
 def _json(path: Path, who: str) -> dict[str, Any]:
