@@ -14,7 +14,7 @@ from experiments.pools.gpus import slots
 from experiments.pools.local import LocalPool
 from tests.engines.jobs import work
 
-PATIENCE = 120
+PATIENCE = 300
 ENGINES = [pytest.param(name, marks=pytest.mark.engines) for name in ("slurm", "ray")]
 Open = Callable[..., Pool]
 
