@@ -7,7 +7,6 @@ from typing import Any
 
 import experiments.grids  # noqa: F401  the registry is filled by importing
 from analysis.catalogue import figure_names
-from analysis.sequential import looks
 from dhm.cost import measure, on_meta
 from dhm.data import DataSet, load
 from dhm.fields import replace_at
@@ -196,6 +195,7 @@ def _looks(request: Request) -> tuple[int, ...]:
             if value is not None:
                 raise ValueError(f"study.{name}={value} is for seeds=auto; the seeds are fixed here")
         return ()
+    from analysis.sequential import looks  # noqa: PLC0415  (scipy.stats takes a second to import; few plans grow)
 
     most = MOST if request.max_seeds is None else request.max_seeds
     return looks(min(EVERY, most) if request.look_every is None else request.look_every, most)
