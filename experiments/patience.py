@@ -60,11 +60,15 @@ def trouble_of(error: BaseException) -> Trouble | None:
         return Trouble(False, str(error))
     chain = list(_chain(error))
     for cause in chain:
-        words = _BY_NUMBER.get(getattr(cause, "errno", None) or 0) or _by_words(str(cause))
+        words = _BY_NUMBER.get(getattr(cause, "errno", None) or 0)
         if words is not None:
-            return Trouble(False, f"{words} ({_line(error)})")
-    if any(isinstance(cause, ConnectionError) or _PASSING.search(str(cause)) for cause in chain):
-        return Trouble(True, f"{AWAY} ({_line(error)})")
+            return Trouble(False, f"{words} ({_line(str(cause))})")
+        for pattern, words in _BY_WORDS.items():
+            if re.search(pattern, str(cause)):
+                return Trouble(False, f"{words} ({_line(str(cause), pattern)})")
+    for cause in chain:
+        if isinstance(cause, ConnectionError) or _PASSING.search(str(cause)):
+            return Trouble(True, f"{AWAY} ({_line(str(cause), _PASSING.pattern)})")
     return None
 
 
@@ -103,7 +107,8 @@ class Patience:
                 if not trouble.passing or waited >= self.seconds or self.hurried():
                     raise StoreTroubleError(trouble.words) from error
                 if not told:
-                    self.say(f"the tracking store does not answer, waiting up to {self.seconds:.0f} s ({_line(error)})")
+                    why = _line(str(error), _PASSING.pattern)
+                    self.say(f"the tracking store does not answer, waiting up to {self.seconds:.0f} s ({why})")
                 told = True
                 self._sleep(min(pause, max(0.0, self.seconds - waited)))
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -129,17 +134,13 @@ class Patient:
         return lambda *args, **kwargs: self._patience(lambda: method(*args, **kwargs))
 
 
-def _by_words(text: str) -> str | None:
-    return next((words for pattern, words in _BY_WORDS.items() if re.search(pattern, text)), None)
-
-
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
-def _line(error: BaseException) -> str:
-    """The first line of an error, short enough for a line of a terminal."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if len(lines[0]) <= 160 else f"{lines[0][:157]}..."
+def _line(text: str, pattern: str = "") -> str:
+    """The line of an error that says what it is, short enough for a line of a terminal."""
+    line = next((line.strip() for line in text.splitlines() if re.search(pattern, line)), text.strip())
+    return line if len(line) <= 160 else f"{line[:157]}..."

@@ -94,7 +94,8 @@ def trials(console: Console, plan: Plan, selection: Selection | None, result: Ou
     console.print(f"{result.done} trials done, {result.pruned} given up{failed}{now}.")
     _failures(console, result)
     if result.stopped is not None:
-        console.print(f"Stopped: {result.stopped}. {result.missing} trials are missing; the same command goes on.")
+        console.print(f"Stopped: {result.stopped}", markup=False)
+        console.print(f"{result.missing} trials are missing; the same command goes on with them.")
     elif selection is None:
         console.print(f"No trial of {plan.experiment} ended: there is nothing to select from.")
     else:

@@ -29,7 +29,7 @@ from experiments.tracking import Tracker
 from tests.faults.sabotage import FAULT, ONCE
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 180.0
+PATIENCE = 600.0
 TOKEN = "DHM_TEST_STUDY"
 
 

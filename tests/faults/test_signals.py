@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.faults.conftest import Started, Study, until
+from tests.faults.conftest import PATIENCE, Started, Study, until
 
 LONG = "epochs=40"
 
@@ -59,7 +59,7 @@ def test_a_terminal_that_goes_away_costs_nothing(study: Study) -> None:
         while os.read(ours, 65536):  # or the terminal's buffer would fill
             time.sleep(0.01)
     os.close(ours)  # the kernel sends SIGHUP; whatever is written now fails
-    assert started.process.wait(60) == 130
+    assert started.process.wait(PATIENCE) == 130
     until(lambda: not started.members(), "no process is left", 30)
     assert "RUNNING" not in study.statuses()
     study.run(LONG)
