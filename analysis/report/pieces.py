@@ -13,7 +13,7 @@ from analysis import catalogue, style
 
 _POINT = 120  # pixels of a page for an inch of a figure: letters of 7 points are then 12 pixels high
 _CELL = re.compile(r"(?<!\\)\|")
-_ESCAPED = re.compile(r"\\([\\|*])")
+_ESCAPED = re.compile(r"\\([\\|*<(\[])")
 
 
 @dataclass(frozen=True, kw_only=True)
