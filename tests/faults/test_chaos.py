@@ -3,10 +3,12 @@
 The seed and every kill are printed: DHM_CHAOS_SEED=7 replays one.
 """
 
+import collections
 import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,10 +19,14 @@ WORDS = ("seeds=8", "epochs=12")
 CELLS = 24
 STEADY = 8.0  # seconds for which runs have been at work before the scheduler or the fork server is killed
 COMMANDS = 40
+RETRIES = 2  # of the command, by default
 
 
 class Chaos:
     """Kills something every second or two.
+
+    A run that is killed again and again before its first epoch fails in the end, as it should. So each checkpoint of a
+    cell is worth as many kills as there are retries, however slow the machine is.
 
     Args:
         seed: decides when, and what.
@@ -28,6 +34,7 @@ class Chaos:
 
     def __init__(self, study: Study, seed: int) -> None:
         self._study, self._random, self._begun = study, random.Random(seed), time.monotonic()
+        self._spent: collections.Counter[tuple[str, int]] = collections.Counter()
         self.kills: list[str] = []
 
     def disturb(self, started: Started) -> None:
@@ -43,19 +50,37 @@ class Chaos:
             chance = self._random.random()
             steady = time.monotonic() - at_work > STEADY
             role = "run" if not steady or chance < 0.8 else "scheduler" if chance < 0.9 else "server"
-            if steady and role == "server":
+            if self._killed(started, role) and role == "server":
                 at_work = None  # its successor needs seconds to be up
-            self._kill(started, role)
 
-    def _kill(self, started: Started, role: str) -> None:
-        found = sorted(started.pids(role))
-        if found:
-            pid = self._random.choice(found)
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return
-            self.kills.append(f"{time.monotonic() - self._begun:6.2f} s {role} {pid}")
+    def _killed(self, started: Started, role: str) -> bool:
+        found = started.members()
+        runs = {pid: self._checkpoint_of(pid) for pid, its in found.items() if its == "run"}
+        ready = [pid for pid, point in runs.items() if point is not None and self._spent[point] < RETRIES]
+        chosen = sorted(ready if role == "run" else [pid for pid, its in found.items() if its == role])
+        if not chosen or (role == "server" and len(ready) < len(runs)):
+            return False
+        pid = self._random.choice(chosen)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        self._spent.update(
+            point for run, point in runs.items() if point is not None and (run == pid or role == "server")
+        )
+        self.kills.append(f"{time.monotonic() - self._begun:6.2f} s {role} {pid}")
+        return True
+
+    def _checkpoint_of(self, pid: int) -> tuple[str, int] | None:
+        """A run's cell, and which of its checkpoints it goes on from; none for a run that has no log yet."""
+        try:
+            log = Path(f"/proc/{pid}/fd/1").readlink()
+            if log.parent.name != "logs":
+                return None
+            own = [path for path in self._study.checkpoints() if path.name.startswith(f"{log.stem}.")]
+            return log.stem, max((path.stat().st_mtime_ns for path in own), default=0)
+        except OSError:  # it has ended meanwhile, or its checkpoint gives way to the next
+            return None
 
 
 @pytest.mark.parametrize("seed", SEEDS)
