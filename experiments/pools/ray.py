@@ -115,6 +115,11 @@ class Ray:
                 continue
             try:
                 self._ray.get(call)
+            except self._ray.exceptions.ActorUnavailableError:
+                # It may only be out of reach: asked anew, which is answered in the end by its death or its leaving.
+                del self._over[name]
+                there[name] = False
+                continue
             except self._ray.exceptions.RayError as error:
                 self._endings[name] = _words(error)
             del self._over[name]

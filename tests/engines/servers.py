@@ -190,25 +190,35 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2
             daemon.kill()
 
 
+def _is_fork_server(pid: int) -> bool:
+    """Or a process that it forked, which has its command line."""
+    try:
+        return b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 class RayCluster:
     """A head and a second node on this machine, two processors each."""
 
     def __init__(self) -> None:
         self._port = free_port()
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
-        self.address = f"127.0.0.1:{self._port}"
+        # Ray takes 127.0.0.1 for the address of the network interface; others of the loopback range it leaves alone.
+        self._hosts = {"head": "127.0.0.2", "second": "127.0.0.3"}
+        self.address = f"127.0.0.2:{self._port}"
 
     def start(self) -> None:
-        self._nodes["head"] = self._node("--head", f"--port={self._port}", "--include-dashboard=false")
+        self._nodes["head"] = self._node("head", "--head", f"--port={self._port}", "--include-dashboard=false")
         self.start_node("second")
 
     def start_node(self, name: str) -> None:
-        self._nodes[name] = self._node(f"--address={self.address}")
+        self._nodes[name] = self._node(name, f"--address={self.address}")
 
-    def _node(self, *words: str) -> subprocess.Popen[bytes]:
+    def _node(self, name: str, *words: str) -> subprocess.Popen[bytes]:
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=2", "--num-gpus=1",
-            "--node-ip-address=127.0.0.1", "--disable-usage-stats", "--object-store-memory=100000000",
+            f"--node-ip-address={self._hosts[name]}", "--disable-usage-stats", "--object-store-memory=100000000",
         ]  # fmt: skip
         env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
         node = subprocess.Popen(
@@ -225,11 +235,16 @@ class RayCluster:
 
     def pause(self, number: signal.Signals) -> None:
         """Have every run on the cluster stand still, or go on."""
-        for node in self._nodes.values():
-            for pid in children_of(node.pid):
-                with contextlib.suppress(OSError):
-                    if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        os.kill(pid, number)
+        for name in self._nodes:
+            for pid in self.runs(name):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+    def runs(self, name: str) -> list[int]:
+        """The processes of a node's runs: what its fork servers have forked."""
+        tree = children_of(self._nodes[name].pid)
+        servers = [pid for pid in tree if _is_fork_server(pid)]
+        return [child for pid in servers for child in children_of(pid) if _is_fork_server(child)]
 
     def lose(self, name: str) -> None:
         """A node's power is cut."""

@@ -1,9 +1,11 @@
 """The same small study on each engine: every cell is done once, its curve is whole, and its numbers are those of this
 machine's own pool, bit for bit, whatever happens to the engine in between."""
 
+import contextlib
 import dataclasses
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -65,6 +67,22 @@ class Study:
     def in_the_middle(self, cells: int = 1) -> Callable[[], bool]:
         """Whether some cells have an epoch behind them, and are not done."""
         return lambda: len(list((self.root / "store" / "checkpoints").glob("*.ckpt"))) >= cells
+
+    def stand_still(self, stop: Callable[[], None], go_on: Callable[[], None]) -> None:
+        """Stop what runs until the next scheduler is there, however long it takes to start; but not while it holds the
+        database."""
+
+        def stopped() -> bool:
+            stop()
+            with contextlib.closing(sqlite3.connect(self.root / "store" / "mlflow.db", timeout=1)) as database:
+                try:
+                    database.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError:
+                    go_on()
+                    return False
+            return True
+
+        wait_for(stopped, "a moment at which nobody writes")
 
     def records(self) -> pd.DataFrame:
         return store.runs(self.uri)
@@ -131,12 +149,15 @@ def test_jobs_outlive_their_scheduler_and_the_next_one_finds_them(
     first.wait()
     jobs = set(slurm.jobs())
     assert jobs, "they live on"
-    for job in jobs:  # until the next scheduler is there, however long it takes to start
-        slurm("scontrol", "suspend", job)
+
+    def pause(word: str) -> None:
+        for job in jobs:
+            slurm("scontrol", word, job)
+
+    on_slurm.stand_still(lambda: pause("suspend"), lambda: pause("resume"))
     second = on_slurm.start()
     wait_for(lambda: on_slurm.said().count(" to run on ") == 2, "the second scheduler")
-    for job in jobs:
-        slurm("scontrol", "resume", job)
+    pause("resume")
     seen = set(jobs)
     while second.poll() is None:
         seen |= set(slurm.jobs())
@@ -178,7 +199,7 @@ def test_a_job_whose_time_is_nearly_over_is_queued_again(slurm: Slurm, on_slurm:
 def test_cells_of_a_lost_node_go_on_elsewhere(ray_cluster: RayCluster, on_ray: Study, reference: Study) -> None:
     scheduler = on_ray.start()
     try:
-        wait_for(on_ray.in_the_middle(2), "cells in the middle")
+        wait_for(lambda: bool(ray_cluster.runs("second")), "a run on the second node")
         ray_cluster.lose("second")
     finally:
         ray_cluster.start_node("second")
@@ -194,7 +215,7 @@ def test_actors_outlive_their_scheduler_and_the_next_one_finds_them(
     wait_for(on_ray.in_the_middle(2), "cells in the middle")
     first.send_signal(signal.SIGKILL)
     first.wait()
-    ray_cluster.pause(signal.SIGSTOP)
+    on_ray.stand_still(lambda: ray_cluster.pause(signal.SIGSTOP), lambda: ray_cluster.pause(signal.SIGCONT))
     second = on_ray.start()
     wait_for(lambda: on_ray.said().count(" to run on ") == 2, "the second scheduler")
     ray_cluster.pause(signal.SIGCONT)
