@@ -11,7 +11,8 @@ from analysis import store as reader
 from analysis.data import GridData
 from experiments import config
 from experiments.grid import GRIDS
-from experiments.run import _diagnostics, main
+from experiments.run import main
+from experiments.session import _diagnostics
 from tests.experiments.conftest import Workplace
 
 HEADS = ("main", "side1", "side2")
