@@ -74,8 +74,9 @@ def run(plan: Plan, uri: str, schedule: Callable[[Plan], Outcome], say: Callable
     while True:
         outcome = schedule(plan)
         trained, copied = trained + outcome.trained, copied + outcome.copied
-        further = grown(plan, store.runs(uri))
-        if outcome.stopped is not None or further == plan:
+        # A study that stopped may have done so because its store does not answer.
+        further = plan if outcome.stopped is not None else grown(plan, store.runs(uri))
+        if further == plan:
             return plan, dataclasses.replace(outcome, trained=trained, copied=copied)
         say(_words(plan, further))
         plan = further

@@ -58,6 +58,14 @@ class Recorder(Callback):
         self._client.set_terminated(self._info.run_id)
         return True
 
+    def recorded_elsewhere(self, cell_id: str) -> bool:
+        """Whether another study has recorded a cell, made by the same code, since this one looked for it."""
+        code = self._client.get_run(self._info.run_id).data.tags[schema.CODE]
+        experiments = [found.experiment_id for found in self._client.search_experiments()]
+        wanted = f"tags.{schema.CELL_ID} = '{cell_id}' and tags.{schema.CODE} = '{code}'"
+        condition = f"{wanted} and attributes.status = 'FINISHED'"
+        return bool(self._client.search_runs(experiments, condition, max_results=1))
+
     def last(self, metric: str) -> float:
         """The last recorded value of a metric."""
         return float(self._client.get_run(self._info.run_id).data.metrics[metric])

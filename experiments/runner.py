@@ -64,6 +64,7 @@ class Runner:
         self._networks: dict[Recipe, tuple[cost.Cost, dict[str, Any]]] = {}
         self._retries = Retries(options.retries)
         self._crowded: list[Cell] = []
+        self._own: set[str] = set()
         self._experiment_id = ""
         self._stop_reason: str | None = None
         tracker.patience.hurried = lambda: self._stop_reason is not None
@@ -166,7 +167,7 @@ class Runner:
         return asked is None or self._options.retry == asked
 
     def _taken_over(self, cell: Cell, trial: optuna.Trial, attempts: Attempts) -> bool:
-        """Whether a cell that another process was training is done by now, and needs no training here."""
+        """Whether a cell that another study was training is done by now, and needs no training here."""
         return False
 
     def _job(self, cell: Cell, slot: Slot, run_id: str) -> Job:
@@ -200,6 +201,7 @@ class Runner:
             callbacks=options.callbacks if "test" in cell.parts else (),
             judged_by=cell.judged_by,
             patience=options.patience,
+            shared=cell.cell_id not in self._own,
         )
 
     def _runtime(self, slot: Slot, **own: Any) -> Runtime:
@@ -252,6 +254,8 @@ class Runner:
             attempts.tell_pruned(trial)
             checkpoint.remove(self._checkpoint(cell))
         elif not (isinstance(outcome, Busy) and self._taken_over(cell, trial, attempts)):
+            if isinstance(outcome, Busy) and outcome.recorded:
+                self._own.add(cell.cell_id)  # that record lacks something
             again = self._again(cell, event)
             if again is not None:
                 self._display.ended(event.slot, cell, None, again)
@@ -270,9 +274,7 @@ class Runner:
         if event.lost is not None:
             helps = self._stop_reason is not None or self._retries.after_loss(cell)
             return event.lost if helps else None
-        return {Blocked: "nothing could be recorded", Busy: "another process was training it"}.get(
-            type(outcome), "stopped"
-        )
+        return {Blocked: "nothing could be recorded", Busy: "another study has it"}.get(type(outcome), "stopped")
 
     def _interrupt(self, cell: Cell, trial: optuna.Trial, attempts: Attempts, why: str, *, crowded: bool) -> None:
         if crowded:

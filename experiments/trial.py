@@ -35,6 +35,7 @@ class Job:
         callbacks: what else is done in training; this run's own.
         judged_by: the metric that is told as the cell's error.
         patience: seconds for which a store that does not answer is waited for at the end.
+        shared: whether a record of another study will do.
     """
 
     cell_id: str
@@ -46,6 +47,7 @@ class Job:
     callbacks: Sequence[Callback] = ()
     judged_by: str = schema.TEST_TOP1
     patience: float = 600
+    shared: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,7 +104,13 @@ class Blocked:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Busy:
-    """Another process was training the cell, for another study; it may be recorded there by now."""
+    """Another study has to do with the cell.
+
+    Args:
+        recorded: whether it has recorded it, while this one waited; otherwise it was training it just now.
+    """
+
+    recorded: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,6 +129,14 @@ class Lost:
 
 class _StopRequestedError(Exception):
     pass
+
+
+class _BusyError(Exception):
+    """See `Busy`."""
+
+    def __init__(self, *, recorded: bool) -> None:
+        super().__init__()
+        self.recorded = recorded
 
 
 class _Reporter(Callback):
@@ -153,12 +169,10 @@ def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Fai
     started = time.perf_counter()
     lock = FileLock(job.lock)
     try:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _wait_for(lock, stop_asked)
-            return Busy()
+        _take(lock, stop_asked)
         top1_error = _train(job, send, stop_asked)
+    except _BusyError as busy:
+        return Busy(busy.recorded)
     except _StopRequestedError:
         return Stopped()
     except ReplicaLostError as error:
@@ -180,6 +194,8 @@ def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Fai
 def _train(job: Job, send: Send, stop_asked: Callable[[], bool]) -> float:
     """From the checkpoint or from the start to the end of the record; the error in percent."""
     recorder = Recorder(job.record, Patience(job.patience, lambda text: send(Note(text)), _raising(stop_asked)))
+    if job.shared and recorder.recorded_elsewhere(job.cell_id):
+        raise _BusyError(recorded=True)
     if recorder.complete():
         error = recorder.last(job.judged_by)
     else:
@@ -203,17 +219,19 @@ def _raising(stop_asked: Callable[[], bool]) -> Callable[[], bool]:
     return check
 
 
-def _wait_for(lock: FileLock, stop_asked: Callable[[], bool]) -> None:
-    """Until a lock is free, or for a while."""
+def _take(lock: FileLock, stop_asked: Callable[[], bool]) -> None:
+    """Hold a cell's lock; a _BusyError if another process had it, when it lets go or after a while."""
+    with contextlib.suppress(Timeout):
+        lock.acquire(timeout=0)
+        return
     until = time.monotonic() + LOCK_PATIENCE
     while time.monotonic() < until:
         if stop_asked():
             raise _StopRequestedError
-        try:
+        with contextlib.suppress(Timeout):
             lock.acquire(timeout=0.2)
-        except Timeout:
-            continue
-        return
+            break
+    raise _BusyError(recorded=False)
 
 
 # The CPU's allocator and CUDA's libraries raise a plain RuntimeError.
