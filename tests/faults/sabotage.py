@@ -8,6 +8,7 @@ A run's process is real and so is its end; only the moment is chosen.
 import dataclasses
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from experiments.preflight import run_job
 from experiments.trial import Job, run_cell
 
 FAULT, ONCE = "DHM_FAULT", "DHM_FAULT_ONCE"
+SLOW = "plain=slow dsl=slow dhm=slow"  # so that there is time to disturb a study, however fast the machine is
+PAUSE = 0.05  # seconds that a slow step takes more
 
 
 def die() -> None:
@@ -37,13 +40,13 @@ def once(act: Callable[[], Any]) -> None:
 
 
 class AtStep(Callback):
-    """Something happens at a step, counted from the start of training."""
+    """Something happens at a step, counted from the start of training, or at every step."""
 
-    def __init__(self, number: int, act: Callable[[Training], None]) -> None:
+    def __init__(self, number: int | None, act: Callable[[Training], None]) -> None:
         self._number, self._act = number, act
 
     def on_step(self, training: Training) -> None:
-        if training.epoch * training.steps + training.step == self._number:
+        if self._number in (None, training.epoch * training.steps + training.step):
             self._act(training)
 
 
@@ -139,6 +142,7 @@ def _sabotaged(job: Job, faults: dict[str, str], send: Send, stop_asked: Callabl
     name, _, argument = faults.get(job.recipe.method, "").partition(":")
     os.environ[ONCE] = f"{os.environ[ONCE]}.{job.recipe.method}"
     acts: dict[str, Callable[[Training], None]] = {
+        "slow": lambda training: time.sleep(PAUSE),
         "die": lambda training: once(die),
         "diverge": diverge,
         "explode": explode,
@@ -146,7 +150,9 @@ def _sabotaged(job: Job, faults: dict[str, str], send: Send, stop_asked: Callabl
         "crowded": run_out_of_memory_beside_others,
     }
     if name in acts:
-        job = dataclasses.replace(job, callbacks=(*job.callbacks, AtStep(int(argument), acts[name])))
+        job = dataclasses.replace(
+            job, callbacks=(*job.callbacks, AtStep(int(argument) if argument else None, acts[name]))
+        )
     elif name:
         patches: dict[str, Callable[[], None]] = {
             "in_checkpoint": lambda: in_checkpoint(int(argument)),

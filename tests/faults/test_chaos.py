@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Started, Study, until
+from tests.faults.sabotage import SLOW
 
 SEEDS = [int(seed) for seed in os.environ.get("DHM_CHAOS_SEED", "1 2 3").split()]
 WORDS = ("seeds=8", "epochs=12")
 CELLS = 24
-STEADY = 8.0  # seconds for which runs have been at work before the scheduler or the fork server is killed
+GREAT = ("scheduler", "server")
+STEADY = 6.0  # seconds for which runs have been at work before the scheduler or the fork server is killed
 COMMANDS = 40
 RETRIES = 2  # of the command, by default
 
@@ -35,6 +37,7 @@ class Chaos:
     def __init__(self, study: Study, seed: int) -> None:
         self._study, self._random, self._begun = study, random.Random(seed), time.monotonic()
         self._spent: collections.Counter[tuple[str, int]] = collections.Counter()
+        self._owed = self._random.sample(GREAT, len(GREAT))
         self.kills: list[str] = []
 
     def disturb(self, started: Started) -> None:
@@ -47,10 +50,11 @@ class Chaos:
             if "slots (cpu)" not in started.shown:
                 continue  # nothing is trained yet: the command is still being set up
             at_work = at_work or time.monotonic()
-            chance = self._random.random()
-            steady = time.monotonic() - at_work > STEADY
-            role = "run" if not steady or chance < 0.8 else "scheduler" if chance < 0.9 else "server"
-            if self._killed(started, role) and role == "server":
+            role = "run"
+            if time.monotonic() - at_work > STEADY and (self._owed or self._random.random() < 0.1):
+                role = self._owed[-1] if self._owed else self._random.choice(GREAT)
+            if self._killed(started, role) and role != "run":
+                self._owed = [other for other in self._owed if other != role]
                 at_work = None  # its successor needs seconds to be up
 
     def _killed(self, started: Started, role: str) -> bool:
@@ -90,7 +94,7 @@ def test_a_study_ends_as_if_nothing_had_happened(study: Study, seed: int) -> Non
     try:
         while not codes or codes[-1] != 0:
             assert len(codes) < COMMANDS, "it makes no progress"
-            started = study.start(*WORDS)
+            started = study.start(*WORDS, fault=SLOW)
             chaos.disturb(started)
             codes.append(started.process.wait())
             assert codes[-1] in (0, -signal.SIGKILL), started.shown
@@ -99,5 +103,5 @@ def test_a_study_ends_as_if_nothing_had_happened(study: Study, seed: int) -> Non
         print(
             f"\nDHM_CHAOS_SEED={seed}: commands ended with {codes}; {len(chaos.kills)} kills:", *chaos.kills, sep="\n"
         )
-    assert len(chaos.kills) >= 3
+    assert {kill.split()[2] for kill in chaos.kills} == {"run", *GREAT}
     study.assert_as_if_undisturbed(CELLS)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dhm.checkpoint import previous
 from tests.faults.conftest import Study, until
+from tests.faults.sabotage import SLOW
 
 
 def flip(path: Path) -> None:
@@ -18,8 +19,8 @@ def cut(path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_costs_an_epoch_and_two_cost_the_run(study: Study) -> None:
-    words = ("epochs=60", "factors.method=[plain,dhm]")
-    started = study.start(*words)
+    words = ("epochs=40", "factors.method=[plain,dhm]")
+    started = study.start(*words, fault=SLOW)
     until(lambda: len([p for p in study.checkpoints() if previous(p).exists()]) == 2, "two cells have two checkpoints")
     started.process.kill()
     started.process.wait()

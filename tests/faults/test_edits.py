@@ -8,6 +8,7 @@ from mlflow.tracking import MlflowClient
 from analysis import schema
 from analysis import store as reader
 from tests.faults.conftest import Study, until
+from tests.faults.sabotage import SLOW
 
 GRID = "question: How large?\nfactors: {{optim.lr: {rates}, method: [plain, dsl]}}\nbaseline: {{method: plain}}\n"
 
@@ -47,7 +48,7 @@ def test_a_change_to_one_arm_changes_no_other_arms_identity(study: Study) -> Non
 
 
 def test_what_other_code_left_unfinished_is_made_anew(study: Study) -> None:
-    started = study.start("epochs=40")
+    started = study.start("epochs=40", fault=SLOW)
     until(lambda: len(study.checkpoints()) == 2, "two cells have a checkpoint")
     started.process.kill()
     started.process.wait()

@@ -8,6 +8,7 @@ import pytest
 from analysis import coverage
 from analysis import store as reader
 from tests.faults.conftest import Study, until
+from tests.faults.sabotage import SLOW
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(study: Study, faults: dict
 
 def test_a_killed_scheduler_leaves_no_run_behind_and_the_same_command_finishes(study: Study) -> None:
     words = ("epochs=40",)
-    started = study.start(*words)
+    started = study.start(*words, fault=SLOW)
     until(lambda: len(study.checkpoints()) == 2, "two cells have a checkpoint")
     runs = started.pids("run")
     assert len(runs) == 2
@@ -53,7 +54,7 @@ def test_a_killed_scheduler_leaves_no_run_behind_and_the_same_command_finishes(s
 
 
 def test_a_killed_fork_server_is_replaced(study: Study) -> None:
-    started = study.start("epochs=40")
+    started = study.start("epochs=40", fault=SLOW)
     until(lambda: len(study.checkpoints()) == 2, "two cells have a checkpoint")
     (server,) = started.pids("server")
     os.kill(server, signal.SIGKILL)

@@ -8,13 +8,14 @@ import time
 import pytest
 
 from tests.faults.conftest import PATIENCE, Started, Study, until
+from tests.faults.sabotage import SLOW
 
 LONG = "epochs=40"
 
 
 def busy(study: Study, **means: object) -> Started:
     """A study two of whose cells have a checkpoint and go on."""
-    started = study.start(LONG, **means)
+    started = study.start(LONG, fault=SLOW, **means)
     until(lambda: means or "2 slots" in started.shown, "the study begins")
     until(lambda: len(study.checkpoints()) == 2, "two cells have a checkpoint")
     until(lambda: len(started.pids("run")) == 2, "two cells are at work")

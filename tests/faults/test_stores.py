@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from analysis import schema
 from analysis import store as reader
 from tests.faults.conftest import PATIENCE, Study, make_study, until
+from tests.faults.sabotage import SLOW
 
 
 def mount(*words: str) -> None:
@@ -53,7 +54,7 @@ def fill(folder: Path) -> Path:
 
 
 def test_a_full_disk_stops_the_study_in_order_and_no_cell_has_failed(small: Study) -> None:
-    started = small.start("epochs=100")
+    started = small.start("epochs=40", fault=SLOW)
     until(lambda: len(small.checkpoints()) == 2, "two cells have a checkpoint")
     ballast = fill(small.store)
     shown = started.ends(1)
@@ -61,19 +62,19 @@ def test_a_full_disk_stops_the_study_in_order_and_no_cell_has_failed(small: Stud
     assert "Traceback" not in shown and "failed" not in shown
     assert "3 cells are missing; the same command goes on" in shown
     until(lambda: not started.members(), "no process is left", 30)
-    again = small.start("epochs=100")
+    again = small.start("epochs=40", fault=SLOW)
     assert again.process.wait(PATIENCE) in (1, 2), "by whether there is room for a byte"
     assert again.shown.startswith("error: ") and len(again.shown.splitlines()) == 1
     assert "the disk is full: make room" in again.shown or "(No space left on device)" in again.shown
     ballast.unlink()
-    small.run("epochs=100")
+    small.run("epochs=40")
     small.assert_as_if_undisturbed()
     resumed = [small.environment_of(name).get("resumed_at_epoch") for name in ("plain", "dsl", "dhm")]
     assert len([epoch for epoch in resumed if epoch]) >= 1, "they went on from their checkpoints"
 
 
 def test_a_store_that_becomes_read_only_stops_the_study_in_order(small: Study) -> None:
-    started = small.start("epochs=100")
+    started = small.start("epochs=40", fault=SLOW)
     until(lambda: len(small.checkpoints()) == 2, "two cells have a checkpoint")
     folder = small.store / "checkpoints"
     mount("-t", "tmpfs", "-o", "ro", "tmpfs", str(folder))
@@ -82,11 +83,11 @@ def test_a_store_that_becomes_read_only_stops_the_study_in_order(small: Study) -
         assert "the disk is read-only: make it writable, then give the same command again" in " ".join(shown.split())
         assert "Traceback" not in shown and "RUNNING" not in small.statuses()
         until(lambda: not started.members(), "no process is left", 30)
-        refused = small.run("epochs=100", code=2)
+        refused = small.run("epochs=40", code=2)
         assert "cannot be written (Read-only file system)" in refused and "Traceback" not in refused
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
-    small.run("epochs=100")
+    small.run("epochs=40")
     small.assert_as_if_undisturbed()
 
 
@@ -110,7 +111,7 @@ def locked(database: Path) -> Iterator[None]:
 
 
 def test_a_database_that_another_program_locks_is_waited_for(study: Study) -> None:
-    started = study.start("epochs=100")
+    started = study.start("epochs=40", fault=SLOW)
     until(lambda: len(study.checkpoints()) == 2, "two cells have a checkpoint")
     with locked(study.store / "mlflow.db"):
         until(lambda: "training goes on, and is recorded later" in started.shown, "a run has noticed")
@@ -174,7 +175,7 @@ def test_a_server_that_goes_away_and_comes_back_costs_no_run(
 ) -> None:
     study = make_study(tmp_path / "place", empty_database)
     words = (f"tracking={server.uri}", "epochs=30", "seeds=2")
-    started = study.start(*words)
+    started = study.start(*words, fault=SLOW)
     until(lambda: len(study.checkpoints()) == 2, "two cells have a checkpoint")
     server.stop()
     away = time.monotonic()
@@ -198,7 +199,7 @@ def test_a_server_that_goes_away_and_comes_back_costs_no_run(
 def test_a_server_that_stays_away_ends_the_study_in_order(tmp_path: Path, empty_database: Path, server: Server) -> None:
     study = make_study(tmp_path / "place", empty_database)
     words = (f"tracking={server.uri}", "epochs=30")
-    started = study.start(*words, "study.patience=4")
+    started = study.start(*words, "study.patience=4", fault=SLOW)
     until(lambda: len(study.checkpoints()) == 2, "two cells have a checkpoint")
     server.stop()
     shown = started.ends(1)
