@@ -11,7 +11,7 @@ from analysis.data import GridData, IncompleteError, records
 from analysis.effects import effects
 from analysis.plan import Plan
 from analysis.tables.comparison import span
-from analysis.tables.table import decimals, number
+from analysis.tables.table import decimals, number, spread
 
 _SHOWN = 12  # arms that a terminal can list
 
@@ -33,8 +33,7 @@ def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -
     arms = [row for row in rows if row["against"] is not None]
     for row in rows:
         if row["against"] is None:
-            spread = "" if math.isnan(row["sd"]) else f" ± {number(row['sd'], places)}"
-            told.append(f"Baseline {row['variant']}: {number(row['mean'], places)}{spread} % top-1 error.")
+            told.append(f"Baseline {row['variant']}: {spread(row['mean'], row['sd'], places)} % top-1 error.")
     shown = arms
     if len(arms) > _SHOWN:
         shown = [row for row in arms if row["verdict"] in (stats.BETTER, stats.WORSE)]

@@ -9,8 +9,6 @@ runs on each store, in a process of its own. Its processor time tells how it gro
 """
 
 import argparse
-import json
-import platform
 import resource
 import sqlite3
 import subprocess
@@ -24,7 +22,7 @@ from typing import Any
 from mlflow import MlflowClient
 
 from analysis import schema
-from experiments.provenance import collect
+from benchmarks.machine import describe, write
 from tests.analysis import synthetic
 
 SEEDS = 20
@@ -149,11 +147,9 @@ def main() -> None:
             found.append(result)
             told = f"{result['processor_s']:7.1f} s of processor, {result['memory_gib']:.2f} GiB"
             print(f"{runs:7} runs in {grids:3} grids: {told}", flush=True)
-    machine = {"processor": collect().environment["processor"], "python": platform.python_version()}
+    machine = describe()
     command = f"python -m benchmarks.analysis_scale --runs {' '.join(map(str, sorted(options.runs)))}"
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"command": command, "machine": machine, "results": found}, indent=1) + "\n")
-    print(f"written to {options.out}")
+    write(options.out, command, machine, results=found)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ The DataLoader has two workers and is timed once they are under way; both arms t
 """
 
 import argparse
-import json
 import time
 from collections.abc import Iterable
 from itertools import islice
@@ -17,7 +16,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, write
 from benchmarks.released_way import WORKERS, loader
 from benchmarks.training import RELEASED, images, recipe_of
 
@@ -58,9 +57,7 @@ def main() -> None:
     for name, row in figures.items():
         print(f"{name:14} {row['images_per_s']:10,.0f} images/s  x {row['ratio']:.1f}")
     command = f"python -m benchmarks.data --rounds {options.rounds} --threads {options.threads}"
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"command": command, "machine": machine, "arms": figures}, indent=1) + "\n")
-    print(f"written to {options.out}")
+    write(options.out, command, machine, arms=figures)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The machine that figures are from, and how busy it was."""
 
+import json
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,3 +21,10 @@ def describe(**more: Any) -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2),
         **more,
     }
+
+
+def write(out: Path, command: str, machine: dict[str, Any], **figures: Any) -> None:
+    """Keep figures with the command and the machine that they are from."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"command": command, "machine": machine, **figures}, indent=1) + "\n")
+    print(f"written to {out}")

@@ -10,18 +10,16 @@ a slot is given a cell to the moment at which it is free again; the study's star
 
 import argparse
 import io
-import json
-import platform
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from analysis import schema, store
+from benchmarks.machine import describe, write
 from dhm.engine import fit
 from dhm.training import Runtime
 from experiments.grid import Cell
@@ -104,20 +102,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/overhead.json"))
     options = parser.parse_args()
+    machine = describe(slots=SLOTS)
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(Path(folder), options.seeds)
-    machine = {
-        "processor": collect().environment["processor"],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "slots": SLOTS,
-    }
     command = f"python -m benchmarks.overhead --seeds {options.seeds}"
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"command": command, "machine": machine, **figures}, indent=1) + "\n")
     for name, value in figures.items():
         print(f"{name:26} {value:8.3f}" if isinstance(value, float) else f"{name:26} {value:8}")
-    print(f"written to {options.out}")
+    write(options.out, command, machine, **figures)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ Each arm's peak memory is that of a process of its own that takes two steps.
 import argparse
 import dataclasses
 import itertools
-import json
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, write
 from benchmarks.released_way import ReleasedWay, loader
 from dhm.data import RawData
 from dhm.engine import train_one_epoch
@@ -144,9 +143,7 @@ def main() -> None:
                 flush=True,
             )
     command = f"python -m benchmarks.training --rounds {options.rounds} --threads {options.threads}"
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"command": command, "machine": machine, "settings": results}, indent=1) + "\n")
-    print(f"written to {options.out}")
+    write(options.out, command, machine, settings=results)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,18 @@ import pandas as pd
 from analysis import power, schema, sequential, stats
 from analysis.data import GridData, records
 from analysis.effects import differences, effects
-from analysis.tables.table import NONE, Column, Row, Table, decimals, number, p_value, provenance, seeds_of_grid
+from analysis.tables.table import (
+    NONE,
+    Column,
+    Table,
+    changes,
+    decimals,
+    number,
+    p_value,
+    provenance,
+    seeds_of_grid,
+    spread,
+)
 
 
 def build(grid: GridData) -> Table:
@@ -18,7 +29,7 @@ def build(grid: GridData) -> Table:
     columns = [
         Column("variant", lambda row: str(row["variant"]), "l"),
         Column("seeds", lambda row: str(row["seeds"])),
-        Column("top-1 error (%)", lambda row: _error(row, places)),
+        Column("top-1 error (%)", lambda row: spread(row["mean"], row["sd"], places)),
         Column("difference", lambda row: number(row["difference"], places, signed=True)),
         Column("95 % interval", lambda row: span(row["low"], row["high"], places)),
         Column("p", lambda row: p_value(row["p"])),
@@ -51,13 +62,6 @@ def span(low: float, high: float, places: int) -> str:
     """Return an interval in brackets, or NONE."""
     text = f"[{number(low, places, signed=True)}, {number(high, places, signed=True)}]"
     return NONE if NONE in text else text
-
-
-def _error(row: Row, places: int) -> str:
-    if number(row["mean"], places) == NONE:
-        return NONE
-    spread = number(row["sd"], places)
-    return number(row["mean"], places) + ("" if spread == NONE else f" ± {spread}")
 
 
 def _reach(grid: GridData, frame: pd.DataFrame) -> dict[str, list[float]]:
@@ -129,6 +133,4 @@ def _caption(grid: GridData, tests: int, baselines: list[str], reach: str) -> st
             + reach
         )
     told.append("Best epoch: mean over seeds of the lowest test error of any epoch, which is chosen on the test set.")
-    if plan.overrides:
-        told.append(f"Changed from the grid's own recipe: {', '.join(plan.overrides)}.")
-    return " ".join([*(words.strip() for words in told), provenance(grid)])
+    return " ".join([*(words.strip() for words in told), *changes(grid), provenance(grid)])

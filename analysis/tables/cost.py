@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis import schema
 from analysis.data import GridData, records
-from analysis.tables.table import NONE, Column, Row, Table, number, provenance
+from analysis.tables.table import NONE, Column, Row, Table, number, provenance, spread
 
 _MEASURES = {
     "parameters_training": schema.PARAMETERS,
@@ -55,7 +55,7 @@ def build(grid: GridData) -> Table:
             Column("MFLOPs, training", lambda row: _flops(row["mflops_training"])),
             Column("MFLOPs, inference", lambda row: _flops(row["mflops_inference"])),
             Column("MFLOPs, training, × baseline", lambda row: number(row["flops_relative"], 2)),
-            Column("step (ms)", lambda row: _spread(row["step_ms"], row["step_sd"], 1)),
+            Column("step (ms)", lambda row: spread(row["step_ms"], row["step_sd"], 1)),
             Column("step, × baseline", _relative),
             Column("inference as baseline", lambda row: str(row["inference_as_baseline"]), "l"),
         ),
@@ -121,13 +121,7 @@ def _caption(grid: GridData, frame: pd.DataFrame) -> str:
 def _relative(row: Row) -> str:
     if row["variant"] == row["against"]:
         return number(row["step_relative"], 2)
-    return _spread(row["step_relative"], row["step_relative_sd"], 2)
-
-
-def _spread(value: float, deviation: float, places: int) -> str:
-    """Return a number and its deviation over seeds, where there is one."""
-    told = number(value, places)
-    return told if NONE in (told, number(deviation, places)) else f"{told} ± {number(deviation, places)}"
+    return spread(row["step_relative"], row["step_relative_sd"], 2)
 
 
 def _count(value: float) -> str:

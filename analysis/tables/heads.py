@@ -8,7 +8,7 @@ import pandas as pd
 from analysis import schema
 from analysis.data import GridData
 from analysis.plan import Plan
-from analysis.tables.table import NONE, Column, Row, Table, decimals, number, provenance, seed_words
+from analysis.tables.table import Column, Row, Table, changes, decimals, provenance, seed_words, spread
 
 MAIN = "main"
 TITLES = {schema.ENSEMBLE: "ensemble (logits)", schema.ENSEMBLE_SOFTMAX: "ensemble (softmax)"}
@@ -66,8 +66,7 @@ def _metric(head: str) -> str:
 
 
 def _error(row: Row, *, head: str, places: int) -> str:
-    mean, spread = number(row[head], places), number(row[f"{head}_sd"], places)
-    return mean if NONE in (mean, spread) else f"{mean} ± {spread}"
+    return spread(row[head], row[f"{head}_sd"], places)
 
 
 def _caption(grid: GridData, names: list[str]) -> str:
@@ -79,6 +78,4 @@ def _caption(grid: GridData, names: list[str]) -> str:
     ]
     if set(TITLES) & set(names):
         told.append("Ensembles predict by the mean of the heads' logits, or of their softmax; all branches are kept.")
-    if plan.overrides:
-        told.append(f"Changed from the grid's own recipe: {', '.join(plan.overrides)}.")
-    return " ".join([*told, provenance(grid)])
+    return " ".join([*told, *changes(grid), provenance(grid)])

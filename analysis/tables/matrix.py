@@ -11,7 +11,7 @@ from analysis import sequential, stats, wording
 from analysis.data import GridData, records
 from analysis.effects import effects
 from analysis.plan import Level, Plan
-from analysis.tables.table import NONE, Column, Row, Table, decimals, number, provenance, seeds_of_grid
+from analysis.tables.table import NONE, Column, Row, Table, changes, decimals, provenance, seeds_of_grid, spread
 
 METHOD = "method"
 _MARKS = {stats.BETTER: "*", stats.WORSE: "†"}
@@ -139,9 +139,7 @@ def _level(name: str) -> Callable[[Row], str]:
 
 def _error(at: str, places: int) -> Callable[[Row], str]:
     def text(row: Row) -> str:
-        mean, spread = (number(row[f"{at} {part}"], places) for part in ("mean", "sd"))
-        told = mean if spread == NONE else f"{mean} ± {spread}"
-        return told + _MARKS.get(row[f"{at} verdict"], "")
+        return spread(row[f"{at} mean"], row[f"{at} sd"], places) + _MARKS.get(row[f"{at} verdict"], "")
 
     return text
 
@@ -161,6 +159,4 @@ def _caption(grid: GridData, layout: _Layout) -> str:
     placed = [name for by_level in layout.cells.values() for name in by_level.values()]
     if len(set(placed)) < len(placed):
         told.append("A number that stands several times is of the same runs: the factor makes no difference to them.")
-    if plan.overrides:
-        told.append(f"Changed from the grid's own recipe: {', '.join(plan.overrides)}.")
-    return " ".join([*told, provenance(grid)])
+    return " ".join([*told, *changes(grid), provenance(grid)])

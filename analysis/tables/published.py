@@ -15,7 +15,7 @@ from analysis.data import GridData, IncompleteError
 from analysis.plan import Plan, VariantRecord
 from analysis.published import Published
 from analysis.tables.comparison import span
-from analysis.tables.table import NONE, Column, Row, Table, decimals, number
+from analysis.tables.table import NONE, Column, Row, Table, decimals, number, spread
 
 GRIDS = ("architectures", "imagenet", "methods")  # which vary nothing but the backbone and the method
 METHODS = ("plain", "dsl", "dhm")
@@ -186,8 +186,7 @@ def _sd(values: dict[int, float]) -> float:
 def _reading(row: Row, name: str, places: int) -> str:
     if row["verdict"] in (NOT_RUN, NOT_COMPLETE):
         return str(row["verdict"])
-    mean, spread = number(row[name], places), number(row[f"{name}_sd"], places)
-    return mean if NONE in (mean, spread) else f"{mean} ± {spread}"
+    return spread(row[name], row[f"{name}_sd"], places)
 
 
 def _caption(grids: Sequence[GridData], benchmark: str, sources: Sequence[str]) -> str:

@@ -72,11 +72,23 @@ def number(value: float, places: int, *, signed: bool = False) -> str:
     return f"{rounded:{'+' if signed and rounded else ''}.{places}f}".replace("-", "−")
 
 
+def spread(mean: float, deviation: float, places: int) -> str:
+    """Return a mean and its deviation over seeds, where there is one."""
+    told = number(mean, places)
+    return told if NONE in (told, number(deviation, places)) else f"{told} ± {number(deviation, places)}"
+
+
 def p_value(p: float) -> str:
     """Return a p value with three decimals."""
     if not math.isfinite(p):
         return NONE
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def changes(grid: GridData) -> list[str]:
+    """Say in a caption, if it is so, what the command changed."""
+    changed = grid.plan.overrides
+    return [f"Changed from the grid's own recipe: {', '.join(changed)}."] if changed else []
 
 
 def provenance(grid: GridData) -> str:

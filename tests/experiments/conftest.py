@@ -36,32 +36,20 @@ class Workplace:
         return reader.runs(self.uri)
 
 
-@pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty tracking store, which takes seconds to make."""
-    from experiments.stores import Stores
-    from experiments.tracking import Tracker
-
-    stores = Stores(root=tmp_path_factory.mktemp("database"))
-    stores.prepare()
-    Tracker(stores)
-    return stores.root / "mlflow.db"
-
-
 @pytest.fixture
-def workplace(tmp_path: Path, database: Path) -> Workplace:
+def workplace(tmp_path: Path, empty_database: Path) -> Workplace:
     """A place of one's own, with an empty store."""
     place = Workplace(tmp_path)
     place.store.mkdir()
-    (place.store / "mlflow.db").write_bytes(database.read_bytes())
+    (place.store / "mlflow.db").write_bytes(empty_database.read_bytes())
     return place
 
 
 @pytest.fixture(scope="session")
-def methods(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Workplace:
+def methods(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Workplace:
     """A study of `methods` that ended well; look, and change nothing."""
     place = Workplace(tmp_path_factory.mktemp("methods"))
     place.store.mkdir()
-    (place.store / "mlflow.db").write_bytes(database.read_bytes())
+    (place.store / "mlflow.db").write_bytes(empty_database.read_bytes())
     assert place.run("grid=methods") == 0
     return place

@@ -29,10 +29,10 @@ FEWER = {
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Workplace:
+def shared(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Workplace:
     place = Workplace(tmp_path_factory.mktemp("grids"))
     place.store.mkdir()
-    (place.store / "mlflow.db").write_bytes(database.read_bytes())
+    (place.store / "mlflow.db").write_bytes(empty_database.read_bytes())
     return place
 
 

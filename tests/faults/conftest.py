@@ -24,8 +24,6 @@ from dhm.engine import fit
 from dhm.fields import from_dict
 from dhm.recipe import Recipe
 from dhm.training import Result, Runtime
-from experiments.stores import Stores
-from experiments.tracking import Tracker
 from tests.faults.sabotage import FAULT, ONCE
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +139,14 @@ class Study:
     def run(self, *words: str, code: int = 0, fault: str = "") -> str:
         return self.start(*words, fault=fault).ends(code)
 
+    def end(self) -> None:
+        """Leave no process behind."""
+        for started in self.started:
+            if started.process.poll() is None:
+                started.process.kill()
+                started.process.wait()
+            until(lambda started=started: not started.members(), "no process is left", 30)  # type: ignore[misc]
+
     def checkpoints(self) -> list[Path]:
         folder = self.store / "checkpoints"
         return sorted(folder.glob("*.ckpt")) if folder.exists() else []
@@ -196,14 +202,6 @@ class Study:
                 assert torch.equal(weights[name], value), name
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    stores = Stores(root=tmp_path_factory.mktemp("database"))
-    stores.prepare()
-    Tracker(stores)
-    return stores.root / "mlflow.db"
-
-
 def make_study(root: Path, empty_database: Path) -> Study:
     study = Study(root)
     study.store.mkdir(parents=True)
@@ -215,8 +213,4 @@ def make_study(root: Path, empty_database: Path) -> Study:
 def study(tmp_path: Path, empty_database: Path) -> Iterator[Study]:
     made = make_study(tmp_path, empty_database)
     yield made
-    for started in made.started:
-        if started.process.poll() is None:
-            started.process.kill()
-            started.process.wait()
-        until(lambda started=started: not started.members(), "no process is left", 30)  # type: ignore[misc]
+    made.end()

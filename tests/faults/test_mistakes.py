@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.experiments import broken
 from tests.experiments.broken import Ground
-from tests.experiments.conftest import Workplace, database, methods  # noqa: F401  (fixtures)
+from tests.experiments.conftest import Workplace, methods  # noqa: F401  (fixtures)
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.faults

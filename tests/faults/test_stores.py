@@ -35,11 +35,7 @@ def small(tmp_path: Path, empty_database: Path) -> Iterator[Study]:
         study = Study(tmp_path / "place")
         (store / "mlflow.db").write_bytes(empty_database.read_bytes())
         yield study
-        for started in study.started:
-            if started.process.poll() is None:
-                started.process.kill()
-                started.process.wait()
-            until(lambda started=started: not started.members(), "no process is left", 30)  # type: ignore[misc]
+        study.end()
     finally:
         subprocess.run(["umount", "--lazy", str(store)], check=True)
 
