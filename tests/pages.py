@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import os
 import re
 import shlex
 import subprocess
@@ -74,6 +75,10 @@ def call(words: list[str]) -> int:
 
 def made_by(target: str) -> list[list[str]]:
     """The commands of ours that a target of the Makefile gives, once everything is set up."""
-    done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True)
+    # What was given to the make that runs these tests is not part of the page's command.
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES")}
+    done = subprocess.run(
+        ["make", "--dry-run", target], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
     lines = [shlex.split(line) for line in done.stdout.replace("\\\n", " ").splitlines() if " -m " in line]
     return [["python", *words[1:]] for words in lines if words[2].partition(".")[0] in ("experiments", "analysis")]

@@ -36,6 +36,14 @@ class Workplace:
         return reader.runs(self.uri)
 
 
+@pytest.fixture(autouse=True)
+def _own_grids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget a user's grids after a test: the next one is another command."""
+    from experiments.grid import GRIDS
+
+    monkeypatch.setattr(GRIDS, "_values", dict(GRIDS._values))
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, empty_database: Path) -> Workplace:
     """A place of one's own, with an empty store."""

@@ -174,15 +174,6 @@ def diverging(folder: Path, rates: str) -> Path:
     return folder
 
 
-@pytest.fixture
-def own_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget a user's grids after the test."""
-    from experiments.grid import GRIDS
-
-    monkeypatch.setattr(GRIDS, "_values", dict(GRIDS._values))
-
-
-@pytest.mark.usefixtures("own_grids")
 def test_a_failed_cell_is_named_and_the_others_go_on(
     workplace: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,10 +35,7 @@ def test_a_file_is_a_grid_that_has_its_name(tmp_path: Path) -> None:
     assert {variant.recipe.epochs for variant in variants} == {4}
 
 
-def test_a_folder_adds_its_grids_and_a_name_that_is_taken_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(GRIDS, "_values", dict(GRIDS._values))
+def test_a_folder_adds_its_grids_and_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     assert register_folder(tmp_path) == ["learning_rate"]
     assert "learning_rate" in GRIDS
