@@ -173,6 +173,9 @@ def _readable(uri: str) -> Iterator[MlflowClient]:
             f"no tracking store at {path}. Run a grid first, as in `python -m experiments.run "
             "grid=branch_positions`, or name another store (--store or store=DIR)."
         )
+    if path is not None:
+        # MLflow keeps what it opened by its URI: a relative one would mean another database after a change of folder.
+        uri = uri.replace(path, str(Path(path).absolute()), 1)
     # Opening a database, MLflow speaks of migrations at level INFO; a reader has no use for it.
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
     levels = [logger.level for logger in loggers]

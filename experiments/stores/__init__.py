@@ -29,7 +29,8 @@ class Stores:
     @property
     def tracking_uri(self) -> str:
         """Where MLflow keeps the results."""
-        return self.tracking or f"sqlite:///{self.root / 'mlflow.db'}"
+        # MLflow keeps what it opened by its URI: a relative one would mean another database after a change of folder.
+        return self.tracking or f"sqlite:///{self.root.absolute() / 'mlflow.db'}"
 
     @property
     def served(self) -> bool:

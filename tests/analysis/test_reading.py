@@ -103,6 +103,19 @@ def test_reading_makes_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (tmp_path / "empty.db").stat().st_size == 0
 
 
+def test_an_address_without_a_root_is_of_the_folder_one_is_in(
+    uri: str, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, source in (("full", Path(uri.removeprefix("sqlite:///"))), ("empty", empty_database)):
+        (tmp_path / name).mkdir()
+        shutil.copy(source, tmp_path / name / "mlflow.db")
+    found = {}
+    for name in ("full", "empty"):
+        monkeypatch.chdir(tmp_path / name)
+        found[name] = store.plans("sqlite:///mlflow.db")
+    assert found["full"] and not found["empty"]
+
+
 @pytest.mark.slow
 def test_a_thousand_runs_are_read_in_seconds(uri: str, tmp_path: Path) -> None:
     shutil.copy(uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
