@@ -93,8 +93,9 @@ class Normaliser:
 class Batches:
     """Training batches: random crops of zero-padded images, random flips, normalised.
 
-    The set lies on the device as one padded uint8 tensor; a batch is gathered from all its windows at once.
-    Images are padded before they are normalised: the border is black, as torchvision's RandomCrop leaves it.
+    The set lies on the device as one padded uint8 tensor. A batch is copied out of it in whole stretches, each as long
+    as a padded image and beginning where its crop does: to gather pixels is ten times slower on a CPU. No step reads
+    anything back from the device. Images are padded before they are normalised: the border is black, as torchvision's RandomCrop leaves it.
 
     The last batch of an epoch is smaller where the batch size does not divide the set. Batch normalisation
     cannot train on a last batch of one image once the maps are 1 by 1: choose another batch size then.
@@ -125,9 +126,9 @@ class Batches:
         self._pad, self._flip = spec.pad, spec.flip
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._labels = train.labels.to(device)
-        height, width = train.images.shape[2:]
-        # (N, C, vertical offset, horizontal offset, H, W): a view of the padded images
-        self._windows = _padded(train.images, spec.pad, device).unfold(2, height, 1).unfold(3, width, 1)
+        _, channels, self._height, self._width = train.images.shape
+        self._padded_shape = channels, self._height + 2 * spec.pad, self._width + 2 * spec.pad
+        self._stretches = _stretches(train.images, spec.pad, device)
 
     @property
     def images(self) -> int:
@@ -150,12 +151,15 @@ class Batches:
         flips = torch.randint(2, (count,), generator=augment, dtype=torch.bool)
         offsets = torch.randint(2 * self._pad + 1, (2, count), generator=augment)
         normalise = self.normaliser.on(device, self._memory_format)
-        parts = (x.to(device).split(self.batch_size) for x in (order, *offsets, flips))
+        starts = order * math.prod(self._padded_shape) + offsets[0] * self._padded_shape[-1] + offsets[1]
+        parts = (x.to(device).split(self.batch_size) for x in (order, starts, flips))
         for batch in zip(*parts, strict=True):
-            chosen, down, right, flipped = map(self._replica.share, batch)
-            images = self._windows[chosen, :, down, right]
+            chosen, start, flipped = map(self._replica.share, batch)
+            padded = self._stretches.index_select(0, start).view(-1, *self._padded_shape)
+            images = padded[:, :, : self._height, : self._width]
             if self._flip:
-                images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
+                both = torch.stack((images, images.flip(-1)), 1).flatten(0, 1)
+                images = both.index_select(0, 2 * torch.arange(len(flipped), device=device) + flipped)
             yield normalise(images), self._labels[chosen]
 
 
@@ -204,12 +208,19 @@ def check_run(spec: DataSpec, seed: int, labels: torch.Tensor, classes: Sequence
     return len(draw_parts(labels, classes, spec, seed).train)
 
 
-def _padded(images: torch.Tensor, pad: int, device: torch.device | str) -> torch.Tensor:
-    if pad == 0:
-        return images.to(device)
+def _stretches(images: torch.Tensor, pad: int, device: torch.device | str) -> torch.Tensor:
+    """Zero-padded images on a device, end to end, as the view of all stretches in them that are as long as one.
+
+    Stretch i begins at pixel i. That of an image's last crop ends beyond the image, and of the last image's there is a
+    margin for it.
+    """
     count, channels, height, width = images.shape
-    padded = torch.zeros((count, channels, height + 2 * pad, width + 2 * pad), dtype=torch.uint8, device=device)
-    inner = padded[:, :, pad : pad + height, pad : pad + width]
+    if pad == 0:
+        return images.to(device).flatten().unfold(0, channels * height * width, 1)
+    shape = (count, channels, height + 2 * pad, width + 2 * pad)
+    margin = 2 * pad * (shape[-1] + 1)
+    pixels = torch.zeros(math.prod(shape) + margin, dtype=torch.uint8, device=device)
+    inner = pixels[: math.prod(shape)].view(shape)[:, :, pad : pad + height, pad : pad + width]
     for target, source in zip(inner.split(CHUNK), images.split(CHUNK), strict=True):
         target.copy_(source)
-    return padded
+    return pixels.unfold(0, math.prod(shape[1:]), 1)
