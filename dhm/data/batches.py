@@ -94,8 +94,9 @@ class Batches:
     """Training batches: random crops of zero-padded images, random flips, normalised.
 
     The set lies on the device as one padded uint8 tensor. A batch is copied out of it in whole stretches, each as long
-    as a padded image and beginning where its crop does: to gather pixels is ten times slower on a CPU. No step reads
-    anything back from the device. Images are padded before they are normalised: the border is black, as torchvision's RandomCrop leaves it.
+    as a padded image and beginning where its crop does: gathering pixels is ten times slower on a CPU. No step reads
+    anything back from the device. Images are padded before they are normalised: the border is black, as torchvision's
+    RandomCrop leaves it.
 
     The last batch of an epoch is smaller where the batch size does not divide the set. Batch normalisation
     cannot train on a last batch of one image once the maps are 1 by 1: choose another batch size then.
