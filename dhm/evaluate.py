@@ -13,7 +13,8 @@ Words:
     batch_size=N      images at once (50)
     device=NAME       cpu (the default), cuda, cuda:1
     workers=N         processes that decode images (4)
-    json=FILE         write the result there as well; json=- prints it instead of the table
+
+  --json              print the result as JSON instead of a table
 """
 
 import dataclasses
@@ -47,6 +48,7 @@ IMAGENET_VIEW: dict[str, Any] = {
 }
 FOLDERS = {"imagenet": ("val", "test"), "image_folder": ("test", "val")}
 MISTAKE = 2  # exit code
+JSON = "--json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +62,6 @@ class Settings:
     batch_size: int = 50
     device: str = "cpu"
     workers: int = 4
-    json: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +79,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print(__doc__)
         return 0
     try:
-        settings = parse(words)
+        as_json = JSON in words
+        settings = parse([word for word in words if word != JSON])
         torch.backends.cudnn.allow_tf32 = False
         network = load_released(settings.weights, settings.arch).to(settings.device)
         images, classes = held_out(settings)
@@ -94,10 +96,7 @@ def main(words: Sequence[str] | None = None) -> int:
             "classes": classes,
             "heads": {name: dataclasses.asdict(error) for name, error in errors.items()},
         }
-        text = json.dumps(report, indent=2)
-        print(text if settings.json == "-" else _table(settings, len(images), errors))
-        if settings.json not in ("", "-"):
-            Path(settings.json).write_text(text + "\n")
+        print(json.dumps(report, indent=1) if as_json else _table(settings, len(images), errors))
     except torch.OutOfMemoryError:
         print(f"error: not enough memory on the device: give batch_size below {settings.batch_size}", file=sys.stderr)
         return MISTAKE
@@ -118,7 +117,7 @@ def parse(words: Sequence[str]) -> Settings:
     for word in words:
         name, equals, value = word.partition("=")
         if name not in known:
-            raise unknown("word", name, known)
+            raise unknown("word", name, {*known, JSON})
         if not equals or not value:
             raise ValueError(f"{name} has no value: give {name}=VALUE")
         if name in given:
@@ -135,14 +134,11 @@ def parse(words: Sequence[str]) -> Settings:
     options: dict[str, Any] = {name: _whole(name, given[name], least[name]) for name in least if name in given}
     if "device" in given:
         options["device"] = _usable(given["device"])
-    target = given.get("json", "")
-    if target not in ("", "-") and (Path(target).is_dir() or not Path(target).absolute().parent.is_dir()):
-        raise ValueError(f"json={target}: give a file in a folder that exists")
     root = Path(given["data.root"]).expanduser()
     if not root.is_dir():
         raise ValueError(f"data.root={root} is not a folder")
     weights = Path(given["weights"]).expanduser()
-    return Settings(arch=given["arch"], weights=weights, root=root, data=data, json=target, **options)
+    return Settings(arch=given["arch"], weights=weights, root=root, data=data, **options)
 
 
 def _large(arch: str) -> bool:

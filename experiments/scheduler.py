@@ -29,9 +29,10 @@ class Scheduler(Runner):
         self._cells = {cell.cell_id: cell for cell in plan.cells}
         self._experiment_id = self._tracker.record_plan(plan, self._provenance, time.time())
         queue = self._reconcile()
-        seeds = f"up to {len(plan.seeds)}" if plan.looks else str(len(plan.seeds))
+        count = len(plan.seeds)
+        seeds = f"{'up to ' if plan.looks else ''}{count} seed{'s' if count > 1 else ''}"
         self._display.begin(
-            f"{plan.experiment}[/]: {len(plan.variants)} variants x {seeds} seeds = {len(self._cells)} cells",
+            f"{plan.experiment}[/]: {len(plan.variants)} variants x {seeds} = {len(self._cells)} cells",
             total=len(self._cells),
             done=self.outcome.done,
             waiting=len(queue),

@@ -71,7 +71,7 @@ def find_image_folders(root: Path | None, tests: Sequence[str] = TESTS) -> Image
     splits = TRAIN, test
     for split in splits:
         if not (root / split).is_dir():
-            raise DataError(f"{root} has no {split}/ folder: data.root must hold {LAYOUT}")
+            raise DataError(f"{root} has no {split}/ folder: data.root must hold {LAYOUT}{_undivided(root)}")
     classes = {split: _class_names(root / split) for split in splits}
     for split, names in classes.items():
         if not names:
@@ -101,6 +101,14 @@ def existing(root: Path | None, content: str) -> Path:
     if not root.is_dir():
         raise DataError(f"data.root={root} is not a folder: correct the path, or create {content}")
     return root
+
+
+def _undivided(root: Path) -> str:
+    """What to do with a folder of classes that nobody divided yet; nothing where it is none."""
+    found = [name for name in _class_names(root) if name not in (TRAIN, *TESTS)]
+    if len(found) < 2:
+        return ""
+    return f". If {found[0]}/ and {found[1]}/ are classes, move about a fifth of each into test/, the rest into train/"
 
 
 def _class_names(folder: Path) -> list[str]:

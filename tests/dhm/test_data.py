@@ -239,6 +239,10 @@ def truncate(path: Path) -> None:
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no root": (remove, r"set is not a folder: correct the path, or create a folder that holds train/CLASS"),
     "no train": (lambda root: remove(root / "train"), r"set has no train/ folder"),
+    "not divided": (
+        lambda root: [(root / "train" / name).rename(root / name) for name in ("ant", "cat")] + [remove(root / "train")],
+        r"no train/ folder.* If ant/ and cat/ are classes, move about a fifth of each into test/, the rest into train/",
+    ),
     "no test": (
         lambda root: (root / "test").rename(root / "tests"),
         r"no test/ folder.*val/ will do",
