@@ -69,7 +69,7 @@ def plan(grid: str, settings: Mapping[str, Any] | None = None, /, **more: Any) -
         ValueError: anything that is asked for does not exist or does not fit.
     """
     words = _words({"grid": grid, **(settings or {}), **more})
-    made, _ = _session(words).plan(Console(quiet=True))
+    made, _, _ = _session(words).plan()
     return Study(plan=made, words=words)
 
 

@@ -2,89 +2,64 @@
 
 import math
 from pathlib import Path
-from statistics import fmean
 
-import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from analysis import coverage, schema, store
-from dhm import cost
-from dhm.data import DataSet
-from experiments import records
-from experiments.grid import Plan, Variant
+from analysis import coverage, store
+from experiments.forecast import ELSEWHERE, Forecast, Trials
+from experiments.grid import Plan
 from experiments.outcome import Outcome
-from experiments.provenance import code_hash
-from experiments.search import Search
-from experiments.searcher import Selection, recorded, select
+from experiments.searcher import Selection
 from experiments.stores import Stores
 
-ELSEWHERE = "elsewhere"
-STATES = ("done", "failed", ELSEWHERE, "missing")
 UI = "http://127.0.0.1:5000"
 
 
-def plan_table(console: Console, plan: Plan, data: DataSet, stores: Stores, *, slots: int) -> None:
-    """The cells of a plan by state, with their cost. Reads the store if there is one, and writes nothing."""
-    try:
-        runs = store.runs(stores.tracking_uri)
-    except store.StoreError:
-        runs = None
-    found = {} if runs is None else records.of_plan(runs, plan)
-    mine = {cell.cell_id for cell in plan.cells} - set(found)
-    elsewhere = set() if runs is None else mine & set(records.originals(runs, code_hash()))
-    counts = {state: 0 for state in STATES if elsewhere or state != ELSEWHERE}
+def plan_table(console: Console, ahead: Forecast) -> None:
+    """The cells of a plan by state, with their cost."""
+    plan = ahead.plan
+    if ahead.trials is not None:
+        _trials_ahead(console, plan, ahead.trials)
+    counts = {state: number for state, number in ahead.counts.items() if number or state != ELSEWHERE}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("variant")
     for heading in (*counts, "parameters", "MFLOPs", "s a cell"):
         table.add_column(heading, justify="right")
-    flops = {variant.name: _cost(variant, data) for variant in plan.variants}
-    seconds = {} if runs is None else _seconds(plan, runs, {name: c.flops for name, c in flops.items()})
-    ahead = 0.0
-    for variant in plan.variants:
-        states = [_state(found, elsewhere, cell.cell_id) for cell in plan.cells if cell.variant is variant]
-        each = [states.count(state) for state in counts]
-        for state, number in zip(counts, each, strict=True):
-            counts[state] += number
-        spent = seconds.get(variant.name, math.nan)
-        ahead += spent * each[-1] if each[-1] else 0.0
-        measured = flops[variant.name]
-        shown = "?" if math.isnan(spent) else f"{spent:.1f}"
-        columns = (f"{measured.parameters:,}", f"{measured.flops / 1e6:,.1f}", shown)
-        table.add_row(escape(variant.name), *map(str, each), *columns)
-    console.print(f"[bold]{plan.experiment}[/], plan {plan.plan_id}: {escape(plan.grid.question)}")
+    for each in ahead.variants:
+        shown = "?" if math.isnan(each.seconds) else f"{each.seconds:.1f}"
+        columns = (f"{each.cost.parameters:,}", f"{each.cost.flops / 1e6:,.1f}", shown)
+        table.add_row(escape(each.variant.name), *(str(each.count(state)) for state in counts), *columns)
+    console.print(f"[bold]{plan.experiment}[/], plan {plan.plan_id}: {escape(plan.grid.question)}", soft_wrap=True)
     if plan.overrides:
-        console.print(f"with {', '.join(plan.overrides)}", markup=False)
-    console.print(f"recipe: {plan.base.arch}, {plan.base.epochs} epochs; {plan.benchmark.source(plan.base.arch)}")
-    console.print(f"data: {plan.data_words}; store: {stores.root.resolve()}\n", markup=False, soft_wrap=True)
+        console.print(f"with {', '.join(plan.overrides)}", markup=False, soft_wrap=True)
+    source = plan.benchmark.source(plan.base.arch)
+    console.print(f"recipe: {plan.base.arch}, {plan.base.epochs} epochs; {source}", markup=False, soft_wrap=True)
+    console.print(f"data: {plan.data_words}; store: {ahead.store}\n", markup=False, soft_wrap=True)
     console.print(table)
     words = {ELSEWHERE: "trained for other plans, to be copied"}
     total = ", ".join(f"{number} {words.get(state, state)}" for state, number in counts.items())
-    time = "unknown before the first cell ends" if math.isnan(ahead) else f"about {ahead / slots / 60:.1f} minutes"
-    console.print(f"\n{len(plan.cells)} cells: {total}. To run on {slots} slot(s): {time}. Nothing was started.")
+    unknown = math.isnan(ahead.seconds)
+    time = "unknown before the first cell ends" if unknown else f"about {ahead.seconds / 60:.1f} minutes"
+    places = f"{ahead.slots} slot{'s' if ahead.slots > 1 else ''}"
+    console.print(f"\n{len(plan.cells)} cells: {total}. To run on {places}: {time}.", soft_wrap=True)
+    console.print("Nothing was started.")
 
 
-def trials_planned(console: Console, plan: Plan, search: Search, stores: Stores) -> Selection | None:
-    """How far the trials of a search have come, and what they select if none is missing."""
-    try:
-        frame = recorded(stores.tracking_uri, plan, search)
-    except store.StoreError:
-        counts, found = {}, None
-    else:
-        counts, found = frame["state"].value_counts().to_dict(), select(plan, search, frame, {})
-    done, pruned, failed = (int(counts.get(state, 0)) for state in (coverage.DONE, coverage.PRUNED, coverage.FAILED))
-    missing = max(0, search.trials - done - pruned - failed)
+def _trials_ahead(console: Console, plan: Plan, ahead: Trials) -> None:
+    """How far the trials of a search have come, and what they select."""
+    counts = ahead.counts
     console.print(
-        f"[bold]{plan.experiment}[/], search with {search.trials} trials on seed {search.seed}: {done} done, "
-        f"{pruned} given up, {failed} failed, {missing} missing.",
+        f"[bold]{plan.experiment}[/], search with {ahead.search.trials} trials on seed {ahead.search.seed}: "
+        f"{counts[coverage.DONE]} done, {counts[coverage.PRUNED]} given up, {counts[coverage.FAILED]} failed, "
+        f"{counts[coverage.MISSING]} missing.",
         soft_wrap=True,
     )
-    if missing or found is None:
+    if ahead.selection is None:
         console.print("The setting that they select will be one more variant:\n")
-        return None
-    console.print(f"Selected: {_selected(found)}\n", markup=False, soft_wrap=True)
-    return found
+    else:
+        console.print(f"Selected: {_selected(ahead.selection)}\n", markup=False, soft_wrap=True)
 
 
 def trials(console: Console, plan: Plan, selection: Selection | None, result: Outcome) -> None:
@@ -150,28 +125,3 @@ def results(console: Console, plan: Plan, stores: Stores, folder: Path, *, allow
     first = "" if stores.served else f"[bold]{command}[/], then "
     console.print(f"MLflow: {first}{link}&viewStateShareKey={plan.plan_id}", soft_wrap=True)
     return not built.refusals
-
-
-def _cost(variant: Variant, data: DataSet) -> cost.Cost:
-    return cost.measure(variant.recipe, channels=data.channels, size=data.image_shape, num_classes=data.num_classes)
-
-
-def _state(found: dict[str, records.CellRecord], elsewhere: set[str], cell_id: str) -> str:
-    record = found.get(cell_id)
-    if cell_id in elsewhere:
-        return ELSEWHERE
-    if record is None or record.state not in (records.DONE, records.FAILED):
-        return "missing"
-    return "done" if record.state == records.DONE else "failed"
-
-
-def _seconds(plan: Plan, runs: pd.DataFrame, flops: dict[str, int]) -> dict[str, float]:
-    """Seconds that a cell takes, by variant: as its recipe took, for whatever plan, or else by its operations."""
-    done = runs[runs["status"] == records.DONE]
-    if done.empty:
-        return {}
-    took = {str(recipe): float(group.mean()) for recipe, group in done.groupby(schema.RECIPE_ID)[schema.SECONDS]}
-    recipes = {cell.variant.name: cell.recipe_id for cell in plan.cells_of_seed(plan.seeds[0])}
-    known = [took[recipe] / flops[name] for name, recipe in recipes.items() if recipe in took]
-    rate = fmean(known) if known else math.nan
-    return {name: took.get(recipe, rate * flops[name]) for name, recipe in recipes.items()}

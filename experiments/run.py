@@ -4,6 +4,7 @@ Exit codes: 0 all cells are done; 1 some are not, or a table could not be built;
 cannot be; 130 it was interrupted, and goes on where it was when it is given again.
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,23 +19,28 @@ from experiments.pools import server
 from experiments.signals import INTERRUPTED, Outlet
 from experiments.words import tell_mistake
 
-HELP = ("-h", "--help", "help")
+HELP, JSON = ("-h", "--help", "help"), "--json"
 EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what a command line says; returns its exit code. A user's mistake is one message and code 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    console = Console(file=cast(IO[str], Outlet(sys.stdout)), highlight=False)
+    # What a script reads is all that stands in stdout: a person's words go past it.
+    as_json = JSON in arguments
+    console = Console(file=cast(IO[str], Outlet(sys.stderr if as_json else sys.stdout)), highlight=False)
     try:
         if any(word in HELP for word in arguments):
             usage.help_page(console)
             return 0
+        arguments = [word for word in arguments if word != JSON]
         settings = config.read(arguments)
+        if as_json and not (settings.plan and settings.grid):
+            raise ValueError(f"{JSON} is for a plan: give grid=NAME plan=true {JSON}")
         if settings.grid is None:
             usage.catalogue(console, settings.grid_dir)
             return 0
-        return _run(settings, arguments, console)
+        return _run(settings, arguments, console, as_json=as_json)
     except ValueError as error:
         return tell_mistake(error)
     except KeyboardInterrupt:
@@ -48,20 +54,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return told if trouble is None else 1
 
 
-def _run(settings: DictConfig, arguments: Sequence[str], console: Console) -> int:
+def _run(settings: DictConfig, arguments: Sequence[str], console: Console, *, as_json: bool) -> int:
     if settings.pool.kind == "local" and not settings.plan:
         server.start()  # it imports what this process imports now, at the same time
     with console.status("loading torch and MLflow"):
         # Seconds, for which help and a misspelt setting need not wait.
         from experiments import report  # noqa: PLC0415
+        from experiments.forecast import forecast  # noqa: PLC0415
         from experiments.session import Session  # noqa: PLC0415
         from experiments.user_grids import register_folder  # noqa: PLC0415
     if settings.grid_dir is not None:
         register_folder(Path(settings.grid_dir), settings.grid)
     session = Session(settings)
     if settings.plan:
-        plan, data = session.plan(console)
-        report.plan_table(console, plan, data, session.stores, slots=len(session.slots))
+        plan, data, trials = session.plan()
+        ahead = forecast(plan, data, trials, session.stores, slots=len(session.slots))
+        if as_json:
+            print(json.dumps(ahead.document(), indent=1))
+        else:
+            report.plan_table(console, ahead)
         return 0
     ended = session.run(console, ("python", "-m", "experiments.run", *arguments))
     complete = ended.compared and report.outcome(console, ended.plan, ended.outcome)

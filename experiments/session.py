@@ -13,6 +13,7 @@ from dhm.diagnostics import Diagnostics
 from dhm.replicas import check
 from dhm.training import Callback, Runtime
 from experiments import config, growth, report
+from experiments.forecast import Trials, trials_ahead
 from experiments.grid import GRIDS, Plan
 from experiments.options import Options
 from experiments.outcome import Outcome
@@ -103,17 +104,20 @@ class Session:
         """Room for runs."""
         return self._arrangement.slots
 
-    def plan(self, console: Console) -> tuple[Plan, DataSet]:
-        """The plan as far as the record has brought it, and its data. Starts nothing and writes no record.
+    def plan(self) -> tuple[Plan, DataSet, Trials | None]:
+        """The plan as far as the record has brought it, its data, and a search's trials. Starts nothing and writes no
+        record.
 
         Raises:
             ValueError: anything that is asked for does not exist or does not fit.
         """
         plan, data = self._made()
+        trials = None
         if isinstance(plan.grid, Search):
-            selection = report.trials_planned(console, plan, plan.grid, self.stores)
-            plan = plan if selection is None else with_selected(plan, self._request, selection)
-        return growth.settled(plan, self.stores.tracking_uri), data
+            trials = trials_ahead(plan, plan.grid, self.stores)
+            if trials.selection is not None:
+                plan = with_selected(plan, self._request, trials.selection)
+        return growth.settled(plan, self.stores.tracking_uri), data, trials
 
     def run(self, console: Console, command: Sequence[str]) -> Ended:
         """Run what is missing.

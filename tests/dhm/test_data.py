@@ -232,6 +232,11 @@ def remove(path: Path) -> None:
     path.rmdir()
 
 
+def move_up(folder: Path) -> None:
+    for child in folder.iterdir():
+        child.rename(folder.parent / child.name)
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
 
@@ -240,7 +245,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no root": (remove, r"set is not a folder: correct the path, or create a folder that holds train/CLASS"),
     "no train": (lambda root: remove(root / "train"), r"set has no train/ folder"),
     "not divided": (
-        lambda root: [(root / "train" / name).rename(root / name) for name in ("ant", "cat")] + [remove(root / "train")],
+        lambda root: (move_up(root / "train"), remove(root / "train")),
         r"no train/ folder.* If ant/ and cat/ are classes, move about a fifth of each into test/, the rest into train/",
     ),
     "no test": (
