@@ -1,0 +1,179 @@
+"""What a plan would take: its cells by state, with what they cost. Starts nothing and writes no record."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+
+from analysis import coverage, schema, store
+from dhm import cost
+from dhm.data import DataSet
+from experiments import records
+from experiments.grid import Plan, Variant
+from experiments.provenance import code_hash
+from experiments.search import Search
+from experiments.searcher import Selection, recorded, select
+from experiments.stores import Stores
+
+ELSEWHERE = "elsewhere"
+STATES = ("done", "failed", ELSEWHERE, "missing")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trials:
+    """How far the trials of a search have come.
+
+    Args:
+        counts: done, pruned, failed and missing ones.
+        selection: what they select, if none is missing.
+    """
+
+    search: Search
+    counts: Mapping[str, int]
+    selection: Selection | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VariantForecast:
+    """What a variant would take.
+
+    Args:
+        states: one of `STATES` by seed; elsewhere: trained for another plan, to be copied.
+        cost: of its network in training, for one image.
+        seconds: of a cell; not a number before a first one has ended.
+    """
+
+    variant: Variant
+    states: Mapping[int, str]
+    cost: cost.Cost
+    seconds: float
+
+    def count(self, state: str) -> int:
+        """How many of its cells are in a state."""
+        return list(self.states.values()).count(state)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a plan would take.
+
+    Args:
+        trials: of its search, if it has one.
+        slots: how many cells run at a time.
+    """
+
+    plan: Plan
+    variants: Sequence[VariantForecast]
+    trials: Trials | None
+    slots: int
+    store: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cells are in each state."""
+        return {state: sum(each.count(state) for each in self.variants) for state in STATES}
+
+    @property
+    def seconds(self) -> float:
+        """Until all that is missing is trained; not a number where that cannot be told yet."""
+        spent = [each.seconds * missing for each in self.variants if (missing := each.count("missing"))]
+        return sum(spent) / self.slots
+
+    def document(self) -> dict[str, Any]:
+        """For scripts; what cannot be told yet is none."""
+        plan, trials = self.plan, self.trials
+        return {
+            "experiment": plan.experiment,
+            "plan_id": plan.plan_id,
+            "question": plan.grid.question,
+            "overrides": list(plan.overrides),
+            "data": plan.data_words,
+            "store": self.store,
+            "slots": self.slots,
+            "cells": self.counts,
+            "seconds": _told(self.seconds),
+            "trials": None if trials is None else dict(trials.counts),
+            "variants": [
+                {
+                    "name": each.variant.name,
+                    "factors": dict(each.variant.factors),
+                    "baseline": each.variant.baseline,
+                    "cells": {str(seed): state for seed, state in each.states.items()},
+                    "parameters": each.cost.parameters,
+                    "flops": each.cost.flops,
+                    "seconds": _told(each.seconds),
+                }
+                for each in self.variants
+            ],
+        }
+
+
+def _told(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else seconds
+
+
+def trials_ahead(plan: Plan, search: Search, stores: Stores) -> Trials:
+    """How far the trials of a search have come, and what they select if none is missing."""
+    try:
+        frame = recorded(stores.tracking_uri, plan, search)
+    except store.StoreError:
+        found, selection = {}, None
+    else:
+        found, selection = frame["state"].value_counts().to_dict(), select(plan, search, frame, {})
+    counts = {state: int(found.get(state, 0)) for state in (coverage.DONE, coverage.PRUNED, coverage.FAILED)}
+    counts[coverage.MISSING] = max(0, search.trials - sum(counts.values()))
+    return Trials(search=search, counts=counts, selection=None if counts[coverage.MISSING] else selection)
+
+
+def forecast(plan: Plan, data: DataSet, trials: Trials | None, stores: Stores, *, slots: int) -> Forecast:
+    """What a plan would take. Reads the store if there is one."""
+    try:
+        runs = store.runs(stores.tracking_uri)
+    except store.StoreError:
+        runs = None
+    found = {} if runs is None else records.of_plan(runs, plan)
+    mine = {cell.cell_id for cell in plan.cells} - set(found)
+    elsewhere = set() if runs is None else mine & set(records.originals(runs, code_hash()))
+    costs = {variant.name: _cost(variant, data) for variant in plan.variants}
+    seconds = {} if runs is None else _seconds(plan, runs, {name: c.flops for name, c in costs.items()})
+    states: dict[str, dict[int, str]] = {variant.name: {} for variant in plan.variants}
+    for cell in plan.cells:
+        states[cell.variant.name][cell.seed] = _state(found, elsewhere, cell.cell_id)
+    variants = [
+        VariantForecast(
+            variant=variant,
+            states=states[variant.name],
+            cost=costs[variant.name],
+            seconds=seconds.get(variant.name, math.nan),
+        )
+        for variant in plan.variants
+    ]
+    return Forecast(plan=plan, variants=variants, trials=trials, slots=slots, store=str(stores.root.resolve()))
+
+
+def _cost(variant: Variant, data: DataSet) -> cost.Cost:
+    return cost.measure(variant.recipe, channels=data.channels, size=data.image_shape, num_classes=data.num_classes)
+
+
+def _state(found: dict[str, records.CellRecord], elsewhere: set[str], cell_id: str) -> str:
+    record = found.get(cell_id)
+    if cell_id in elsewhere:
+        return ELSEWHERE
+    if record is None or record.state not in (records.DONE, records.FAILED):
+        return "missing"
+    return "done" if record.state == records.DONE else "failed"
+
+
+def _seconds(plan: Plan, runs: pd.DataFrame, flops: dict[str, int]) -> dict[str, float]:
+    """Seconds that a cell takes, by variant: as its recipe took, for whatever plan, or else by its operations."""
+    done = runs[runs["status"] == records.DONE]
+    if done.empty:
+        return {}
+    took = {str(recipe): float(group.mean()) for recipe, group in done.groupby(schema.RECIPE_ID)[schema.SECONDS]}
+    recipes = {cell.variant.name: cell.recipe_id for cell in plan.cells_of_seed(plan.seeds[0])}
+    known = [took[recipe] / flops[name] for name, recipe in recipes.items() if recipe in took]
+    rate = fmean(known) if known else math.nan
+    return {name: took.get(recipe, rate * flops[name]) for name, recipe in recipes.items()}
