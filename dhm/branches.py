@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from dhm.backbones.base import Architecture, Backbone
 from dhm.recipe import BranchSpec
+from dhm.recompute import recomputed
 
 
 class SideBranch(nn.Module):
@@ -29,10 +30,10 @@ class SideBranch(nn.Module):
             self.stages.append(stage)
         self.classifier = backbone.classifier_for(channels)
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """The node's maps (B, C, H, W) to logits (B, num_classes)."""
+    def forward(self, maps: Tensor, recompute: bool = False) -> Tensor:
+        """The node's maps (B, C, H, W) to logits (B, num_classes). For `recompute` see `BranchedNetwork`."""
         for stage in self.stages:
-            maps = stage(maps)
+            maps = recomputed(stage, maps) if recompute else stage(maps)
         logits: Tensor = self.classifier(maps)
         return logits
 

@@ -10,6 +10,7 @@ from dhm.backbones import ARCHITECTURES, Backbone
 from dhm.backbones.base import seed_dropout
 from dhm.branches import SideBranch
 from dhm.recipe import Recipe
+from dhm.recompute import recomputed
 from dhm.streams import own_stream, stream
 
 
@@ -31,12 +32,14 @@ class BranchedNetwork(nn.Module):
     Attributes:
         backbone: the main branch.
         sides: side branches by the names of their heads.
+        recompute: whether the stages' maps are computed again for the backward pass instead of being kept for it.
     """
 
     def __init__(self, backbone: Backbone, branches: dict[str, SideBranch]) -> None:
         super().__init__()
         self.backbone = backbone
         self.sides = nn.ModuleDict(branches)
+        self.recompute = False
         self._forks: dict[tuple[int, int], list[str]] = {}
         for name, branch in branches.items():
             self._forks.setdefault((branch.spec.after, branch.spec.block), []).append(name)
@@ -48,7 +51,7 @@ class BranchedNetwork(nn.Module):
         # Branches are kept in the order of their nodes, so their logits come in the order of their names.
         for number, stage in enumerate(self.backbone.stages, start=1):
             for block, part in enumerate(self._parts(number, stage), start=1):
-                maps = part(maps)
+                maps = recomputed(part, maps) if self.recompute else part(maps)
                 sides.extend(self._fork((number, block), maps, heads))
             sides.extend(self._fork((number, 0), maps, heads))
         return Heads(self.backbone.classifier(maps), tuple(sides))
@@ -60,7 +63,7 @@ class BranchedNetwork(nn.Module):
 
     def _fork(self, node: tuple[int, int], maps: Tensor, heads: tuple[str, ...] | None) -> list[Tensor]:
         names = self._forks.get(node, ())
-        return [self.sides[name](maps) for name in names if heads is None or name in heads]
+        return [self.sides[name](maps, self.recompute) for name in names if heads is None or name in heads]
 
     def main_only(self) -> Backbone:
         """The main branch alone: what plain training would have built, and all that inference needs."""

@@ -31,6 +31,8 @@ class Runtime:
         channels_last: memory format of images and weights; quicker for most networks on images of 32 by 32 and more.
             Sums are taken in another order, so results differ in rounding.
         compile: torch.compile the network; quicker steps after a minute or so. Results differ in rounding.
+        recompute: a stage's maps are computed again for the backward pass instead of being kept for it: much less
+            memory, and a third more time. Results are the same; not together with `compile`.
         parts: of the images that are not trained on, those that are looked at. A search looks at `val` alone.
         ensembles: whether the heads are evaluated together as well, see `dhm.metrics.with_ensembles`.
     """
@@ -44,6 +46,7 @@ class Runtime:
     deterministic: bool = True
     channels_last: bool = False
     compile: bool = False
+    recompute: bool = False
     parts: tuple[str, ...] = ("val", "test")
     ensembles: bool = False
 
@@ -132,6 +135,9 @@ class Training:
         network = build_network(recipe, in_channels=self.data.channels, num_classes=self.data.num_classes, seed=seed)
         layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
         self.network = network.to(self.device).to(memory_format=layout)
+        self.network.recompute = runtime.recompute
+        if runtime.compile and runtime.recompute:
+            raise ValueError("compile and recompute do not go together: leave one of them out")
         if runtime.compile:
             self.network.compile()  # in place: names in state dicts stay
         self.optimiser = make_optimiser(self.network.parameters(), recipe.optim)

@@ -93,6 +93,7 @@ class Session:
                 deterministic=settings.pool.deterministic,
                 channels_last=settings.pool.channels_last,
                 compile=settings.pool.compile,
+                recompute=settings.pool.recompute,
                 ensembles=settings.diagnostics.ensembles,
             ),
             callbacks=_diagnostics(settings),

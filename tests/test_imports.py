@@ -18,6 +18,7 @@ FLOORS = (
     ("recipe",),
     ("steps", "replicas"),
     ("backbones",),
+    ("recompute",),
     ("branches",),
     ("network",),
     ("losses", "optim", "metrics", "checkpoint", "data", "cost", "processes"),

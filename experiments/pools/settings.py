@@ -15,6 +15,7 @@ class PoolConfig:
         gpus_per_run: replicas of every run, each on a GPU of its own (without GPUs: each in a process of the same CPU
             slot). They are part of the recipe: this is its `replicas`.
         channels_last, compile: quicker ways of the same mathematics, see `dhm.training.Runtime`.
+        recompute: less memory for more time, see there.
     """
 
     kind: str = MISSING
@@ -25,6 +26,7 @@ class PoolConfig:
     deterministic: bool = True
     channels_last: bool = False
     compile: bool = False
+    recompute: bool = False
 
 
 @dataclasses.dataclass
