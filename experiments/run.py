@@ -13,7 +13,7 @@ from typing import IO, cast
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments import config, usage
+from experiments import completion, config, usage
 from experiments.patience import trouble_of
 from experiments.pools import server
 from experiments.signals import INTERRUPTED, Outlet
@@ -30,17 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     as_json = JSON in arguments
     console = Console(file=cast(IO[str], Outlet(sys.stderr if as_json else sys.stdout)), highlight=False)
     try:
-        if any(word in HELP for word in arguments):
-            usage.help_page(console)
-            return 0
-        arguments = [word for word in arguments if word != JSON]
-        settings = config.read(arguments)
-        if as_json and not (settings.plan and settings.grid):
-            raise ValueError(f"{JSON} is for a plan: give grid=NAME plan=true {JSON}")
-        if settings.grid is None:
-            usage.catalogue(console, settings.grid_dir)
-            return 0
-        return _run(settings, arguments, console, as_json=as_json)
+        return _answer(arguments, console, as_json=as_json)
     except ValueError as error:
         return tell_mistake(error)
     except KeyboardInterrupt:
@@ -52,6 +42,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         told = tell_mistake(error if trouble is None else trouble.words)
         return told if trouble is None else 1
+
+
+def _answer(arguments: Sequence[str], console: Console, *, as_json: bool) -> int:
+    told = completion.answer(arguments)
+    if told is not None:
+        print(told, end="")
+        return 0
+    if any(word in HELP for word in arguments):
+        usage.help_page(console)
+        return 0
+    words = [word for word in arguments if word != JSON]
+    settings = config.read(words)
+    if as_json and not (settings.plan and settings.grid):
+        raise ValueError(f"{JSON} is for a plan: give grid=NAME plan=true {JSON}")
+    if settings.grid is None:
+        usage.catalogue(console, settings.grid_dir)
+        return 0
+    return _run(settings, words, console, as_json=as_json)
 
 
 def _run(settings: DictConfig, arguments: Sequence[str], console: Console, *, as_json: bool) -> int:

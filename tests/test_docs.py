@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments import config
+from experiments.run import JSON
 from tests.pages import ROOT, commands
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -53,4 +54,4 @@ def test_commands_are_commands(page: Path) -> None:
         elif words[0] == "python":
             assert importlib.util.find_spec(words[2]) is not None, words
             if words[2] == "experiments.run":
-                config.read(words[3:])
+                config.read([word for word in words[3:] if word != JSON])

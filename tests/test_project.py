@@ -1,5 +1,6 @@
 """The project's own files agree with each other."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -26,6 +27,12 @@ def test_conda_installs_the_project_by_pip_so_that_pyproject_is_the_one_list(pyp
     assert by_pip == {"pip": ["--editable .[dev]"]}
     assert "dev" in pyproject["project"]["optional-dependencies"]
     assert environment["name"] == pyproject["project"]["name"]
+
+
+def test_the_installed_command_is_the_module(pyproject: dict) -> None:
+    ((name, place),) = pyproject["project"]["scripts"].items()
+    module, _, function = place.partition(":")
+    assert name == "dhm-run" and callable(getattr(importlib.import_module(module), function))
 
 
 def test_every_target_explains_itself() -> None:

@@ -279,6 +279,9 @@ def test_a_real_search_from_the_command_line(workplace: Workplace, capsys: pytes
     again = " ".join(capsys.readouterr().out.split())
     assert "4 done, 0 to run" in again and "6 done, 0 to run" in again
     assert len(client.search_runs([plan.experiment_id])) == 10
+    assert workplace.run(*WORDS, "plan=true", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["trials"] == {"done": 4, "pruned": 0, "failed": 0, "missing": 0} and told["cells"]["done"] == 6
     assert workplace.run(*WORDS, "plan=true") == 0
     assert "6 cells: 6 done" in " ".join(capsys.readouterr().out.split())
     assert not list((workplace.store / "checkpoints").iterdir())

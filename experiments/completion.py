@@ -1,0 +1,147 @@
+"""Completion of the command line by a shell: what a word that was begun may become.
+
+It answers at every press of a key, so it loads nothing heavy: names that registries hold are found by their files, or
+stand here, and a test holds them to the registries.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dhm.registry import unknown
+from experiments import config
+from experiments.pools.settings import POOLS
+
+ASK, SCRIPT = "--complete", "--completion"
+OPTIONS = ("--help", "--json", SCRIPT)
+BENCHMARKS = ("digits", "cifar10", "cifar100", "image_folder", "imagenet")
+RECIPES = ("documented", "released")
+FACTORS = ("arch", "method", "positions", "branch_depth", "fork_probability", "term")
+ARCHITECTURES = (
+    *("resnet8", "resnet14", "resnet20", "resnet32", "resnet110", "resnet1202"),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("wrn_10_1", "wrn_16_8", "wrn_28_10"),
+    *("densenet_10_6", "densenet_40_12", "densenet_100_12", "densenet_100_24"),
+    *("densenet_bc_100_12", "densenet_bc_190_40", "densenet_bc_250_24"),
+)
+VALUES = {
+    "arch": ARCHITECTURES,
+    "benchmark": BENCHMARKS,
+    "recipe": RECIPES,
+    "pool": tuple(POOLS),
+    "retry": ("failed", "stale"),
+    "seeds": ("auto",),
+    "pool.gpus": ("auto", "all", "none"),
+}
+
+_BASH = """\
+_dhm_run() {
+    local line=${COMP_LINE:0:COMP_POINT} before= found words
+    local word=${line##*[[:space:]]}
+    read -ra words <<< "$line"
+    [[ -z $word ]] && words+=("")
+    # Where '=' parts words, what stands before it stays as it is.
+    [[ $word == *=* && $COMP_WORDBREAKS == *=* ]] && before=${word%%=*}=
+    COMPREPLY=()
+    while IFS= read -r found; do
+        COMPREPLY+=("${found#"$before"}")
+    done < <("${words[0]}" --complete "${words[@]:1}" 2>/dev/null)
+    [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *[=.] ]] && compopt -o nospace 2>/dev/null
+}
+complete -o default -F _dhm_run dhm-run
+"""
+_ZSH = """\
+_dhm_run() {
+    local -a found
+    found=(${(f)"$("${words[1]}" --complete "${(@)words[2,CURRENT]}" 2>/dev/null)"})
+    if (( $#found )); then
+        compadd -S '' -- ${(M)found:#*[=.]}
+        compadd -- ${found:#*[=.]}
+    else
+        compset -P '*='
+        _files
+    fi
+}
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }
+compdef _dhm_run dhm-run
+"""
+_SCRIPTS = {"bash": _BASH, "zsh": _ZSH}
+
+
+def answer(arguments: Sequence[str]) -> str | None:
+    """What a shell is told: the script that it is to run, or the words that fit; none where no shell asks.
+
+    Raises:
+        ValueError: a script for no shell, or for one that there is nothing for.
+    """
+    asked, *words = arguments or [""]
+    if asked == ASK:
+        return "".join(f"{word}\n" for word in choices(words))
+    if asked != SCRIPT:
+        return None
+    if len(words) != 1:
+        raise ValueError(f"{SCRIPT} wants a shell: {' or '.join(_SCRIPTS)}")
+    if words[0] not in _SCRIPTS:
+        raise unknown("shell", words[0], _SCRIPTS)
+    return _SCRIPTS[words[0]]
+
+
+def choices(words: Sequence[str]) -> list[str]:
+    """What the last of the words may become: whole words, or settings as far as their next dot.
+
+    Args:
+        words: of the command line, without the command.
+    """
+    begun = words[-1] if words else ""
+    name, equals, _ = begun.partition("=")
+    given = dict(word.split("=", 1) for word in words[:-1] if "=" in word)
+    if equals:
+        found = [f"{name}={value}" for value in _values(name, given)]
+    else:
+        names = [*_settings(given.get("pool", "local")), *(f"factors.{name}" for name in FACTORS)]
+        level = begun.count(".") + 1
+        parts = [(setting.split(".")[:level], setting) for setting in names]
+        found = [setting + "=" if ".".join(part) == setting else ".".join(part) + "." for part, setting in parts]
+        found += [option for option in OPTIONS if begun.startswith("-")]
+    return sorted({word for word in found if word.startswith(begun)})
+
+
+def _values(name: str, given: dict[str, str]) -> Sequence[str]:
+    if name == "grid":
+        return [*_grids(), *_own_grids(given.get("grid_dir"))]
+    if name in VALUES:
+        return VALUES[name]
+    kinds = dict(_leaves(config.Settings)) | {f"pool.{part}": kind for part, kind in _pool(given.get("pool", "local"))}
+    return ("true", "false") if kinds.get(name) is bool else ()
+
+
+def _settings(pool: str) -> list[str]:
+    names = [name for name, _ in _leaves(config.Settings) if name not in ("defaults", "factors")]
+    return [*names, *(f"pool.{name}" for name, _ in _pool(pool) if name != "kind")]
+
+
+def _pool(kind: str) -> Iterator[tuple[str, object]]:
+    return _leaves(POOLS.get(kind, POOLS["local"]))
+
+
+def _leaves(cls: typing.Any, path: str = "") -> Iterator[tuple[str, object]]:
+    """The settings of a part, and their types; the pool's depend on which it is."""
+    for name, kind in typing.get_type_hints(cls).items():
+        inner = kind
+        if typing.get_origin(kind) in (typing.Union, types.UnionType):
+            inner = next(part for part in typing.get_args(kind) if part is not types.NoneType)
+        if dataclasses.is_dataclass(inner) and not (path == "" and name == "pool"):
+            yield from _leaves(inner, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", inner
+
+
+def _grids() -> list[str]:
+    """A grid has the name of its file."""
+    return sorted(path.stem for path in (Path(__file__).parent / "grids").glob("[!_]*.py"))
+
+
+def _own_grids(folder: str | None) -> list[str]:
+    return [] if folder is None else sorted(path.stem for path in Path(folder).expanduser().glob("*.y*ml"))
