@@ -61,8 +61,8 @@ docs: $(READY) ## build the documentation into site/; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "open site/index.html; to search in it: $(BIN)/mkdocs serve"
 
-bench: $(READY) ## measure what a run spends outside training
-	$(BIN)/python -m benchmarks.overhead
+bench: $(READY) ## measure everything anew on a quiet machine: training, data, studies, analysis (about 15 minutes)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove the virtual environment and caches; recorded runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

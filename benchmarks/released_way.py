@@ -56,20 +56,26 @@ class Images(Dataset[tuple[Tensor, int]]):
         return image, self._labels[place]
 
 
-def loader(raw: RawData, recipe: Recipe, *, length: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Shuffled batches of normalised float32 images (B, C, H, W) and labels (B,)."""
+def loader(raw: RawData, recipe: Recipe, *, length: int, device: str = "cpu") -> DataLoader[tuple[Tensor, Tensor]]:
+    """Shuffled batches of normalised float32 images (B, C, H, W) and labels (B,), on their way to a device."""
     images: Any = Images(raw, recipe, length)  # its items are one image and one label; the loader stacks them
-    return DataLoader(images, batch_size=recipe.optim.batch_size, shuffle=True, num_workers=WORKERS)
+    return DataLoader(
+        images,
+        batch_size=recipe.optim.batch_size,
+        shuffle=True,
+        num_workers=WORKERS,
+        pin_memory=device != "cpu",
+    )
 
 
 class ReleasedWay:
     """A network that is trained as the released scripts train it."""
 
-    def __init__(self, recipe: Recipe, seed: int, *, in_channels: int, num_classes: int) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, seed: int, *, in_channels: int, num_classes: int, device: str = "cpu") -> None:
+        self.recipe, self._device = recipe, device
         self.network: BranchedNetwork = build_network(
             recipe, in_channels=in_channels, num_classes=num_classes, seed=seed
-        )
+        ).to(device)
         spec = recipe.optim
         self._optimiser = torch.optim.SGD(
             self.network.parameters(),
@@ -88,6 +94,7 @@ class ReleasedWay:
         return [self._step(images, labels) for images, labels in batches]
 
     def _step(self, images: Tensor, labels: Tensor) -> dict[str, float]:
+        images, labels = (part.to(self._device, non_blocking=True) for part in (images, labels))
         heads = self.network(images)
         logits = [heads.main, *heads.sides]
         criterion = nn.CrossEntropyLoss()
