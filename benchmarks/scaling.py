@@ -1,0 +1,135 @@
+"""What scheduling a cell costs in studies of thousands of cells on a thousand GPUs, and how long slots wait for it.
+
+    python -m benchmarks.scaling [--cells 100 1000 10000] [--slots 1000] [--out benchmarks/results/scaling.json]
+    python -m benchmarks.scaling --figure docs/images/scaling.svg      draws what was measured
+
+A discrete-event simulation that drives the real scheduler, with its journal, its tracking store and its live table:
+only the pool and the clock are made up (`benchmarks.simulation`). What the scheduler really takes passes on the
+simulated clock, so that slots which wait for it are seen to wait; what runs write is counted apart, since they do it
+elsewhere. Some runs fail, and some are preempted and start again.
+
+Processor time is the figure that counts; wall time has what else the machine did, and the disk.
+"""
+
+import argparse
+import contextlib
+import io
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, cast
+
+from mlflow import MlflowClient
+from rich.console import Console
+
+from benchmarks.machine import describe, write
+from benchmarks.simulation import Clock, Meter, SimulatedPool, Weather
+from dhm.data import DataSet
+from experiments.grid import GRIDS, Grid, Plan
+from experiments.options import Options
+from experiments.progress import Display
+from experiments.provenance import collect
+from experiments.queue import Queue
+from experiments.scheduler import Scheduler
+from experiments.stores import Stores
+from experiments.study import Request, make_plan
+from experiments.tracking import Tracker
+
+METHODS, SEEDS = ("plain", "dhm"), 10
+TRACKING = ("open_run", "reopen_run", "close_interrupted", "close_failed", "record_plan")
+QUEUE = ("__init__", "reconcile", "ask", "tell_done", "tell_failed")
+
+
+def grid(cells: int) -> Grid:
+    """A grid that comes to so many cells: methods, learning rates and seeds."""
+    rates = [round(0.001 * (1 + index), 6) for index in range(cells // len(METHODS) // SEEDS)]
+    name = f"learning_rates_{cells}"
+    made = Grid(
+        name=name,
+        title="Learning rates",
+        question="How much work is it to schedule this?",
+        factors={"method": METHODS, "optim.lr": rates},
+        baseline={"method": "plain"},
+        seeds=SEEDS,
+    )
+    return GRIDS.register(name, made)
+
+
+def schedule(plan: Plan, data: DataSet, stores: Stores, slots: int, weather: Weather) -> dict[str, Any]:
+    """Run what is missing of a plan; where the scheduler's time went, a cell of the plan, and what it left idle."""
+    tracker, provenance = Tracker(stores), collect()
+    clock = Clock()
+    meter, pool = Meter(clock), SimulatedPool(slots, clock, weather, MlflowClient(tracking_uri=tracker.uri))
+    scheduler = Scheduler(
+        plan=plan,
+        data=data,
+        pool=pool,
+        stores=stores,
+        tracker=tracker,
+        provenance=provenance,
+        display=Display(Console(file=io.StringIO(), force_terminal=True, width=120, height=50)),
+        options=Options(),
+    )
+    lines = _lines(stores)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(meter.database())
+        stack.enter_context(meter.methods("tracking store", *((Tracker, name) for name in TRACKING)))
+        stack.enter_context(meter.methods("queue", *((Queue, name) for name in QUEUE)))
+        stack.enter_context(meter.methods("live table", (Display, "_render")))
+        outcome = scheduler.run()
+        scheduler.close()
+    cpu, wall = clock.own
+    assert outcome.stopped is None and not outcome.missing
+    cells = len(plan.cells)
+    return {
+        "trained": outcome.trained,
+        "failed": len(outcome.failed),
+        "cpu_ms": 1000 * cpu / cells,
+        "wall_ms": 1000 * wall / cells,
+        "parts_cpu_ms": {what: 1000 * seconds / cells for what, seconds in meter.cpu.items()},
+        "run_writing_cpu_ms": 1000 * pool.writing_cpu / cells,
+        "asked": {what: count / cells for what, count in sorted(meter.asked.items())},
+        "journal_lines": (_lines(stores) - lines) / cells,
+        "makespan_s": pool.makespan,
+        "idle_share": pool.waited / (pool.waited + pool.busy) if pool.busy else 0.0,
+    }
+
+
+def _lines(stores: Stores) -> int:
+    journal = cast(Path, stores.journal)
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def measure(folder: Path, cells: int, slots: int, weather: Weather) -> dict[str, Any]:
+    """A study of some cells, and the same command again when all is done."""
+    stores = Stores(root=folder)
+    stores.prepare()
+    began = time.process_time()
+    plan, data = make_plan(Request(grid=grid(cells).name), stores)
+    planned = time.process_time() - began
+    first = schedule(plan, data, stores, slots, weather)
+    again = schedule(plan, data, stores, slots, weather)
+    return {"cells": len(plan.cells), "plan_cpu_s": planned, **first, "again_cpu_s": again["cpu_ms"] * cells / 1000}
+
+
+def main() -> None:
+    """Measure, print, and write the figures with the machine that they are from; or draw them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, nargs="+", default=[100, 1000, 10_000], help="multiples of 20")
+    parser.add_argument("--slots", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=Weather().seconds, help="that a run takes, on average")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scaling.json"))
+    options = parser.parse_args()
+    machine = describe(slots=options.slots, run_s=options.seconds)
+    results = []
+    for cells in options.cells:
+        with tempfile.TemporaryDirectory() as folder:
+            results.append(measure(Path(folder), cells, options.slots, Weather(seconds=options.seconds)))
+        for name, value in results[-1].items():
+            print(f"{name:20} {value:10.3f}" if isinstance(value, float) else f"{name:20} {value}", flush=True)
+    command = f"python -m benchmarks.scaling --cells {' '.join(map(str, options.cells))} --slots {options.slots}"
+    write(options.out, f"{command} --seconds {options.seconds:g}", machine, results=results)
+
+
+if __name__ == "__main__":
+    main()
