@@ -38,8 +38,8 @@ def plans(uri: str) -> list[Plan]:
         return [plan for experiment in _experiments(client) for plan in _plans_of(experiment)]
 
 
-def runs(uri: str, plan: Plan | None = None) -> pd.DataFrame:
-    """Return one row a cell record, of one plan or of all of them.
+def runs(uri: str, plan: Plan | None = None, cell_id: str | None = None) -> pd.DataFrame:
+    """Return one row a cell record, of one plan or of all of them, of one cell or of all of them.
 
     Columns: COLUMNS, `epochs`, metrics by their own names, and a plan's factors as `factor.NAME` with the
     levels' own types. `seed` is an int, `dirty` a bool, times are UTC; a tag that a record lacks is None.
@@ -49,7 +49,9 @@ def runs(uri: str, plan: Plan | None = None) -> pd.DataFrame:
         known = [plan] if plan else [p for experiment in experiments for p in _plans_of(experiment)]
         names = {experiment.experiment_id: experiment.name for experiment in experiments}
         variants = {(p.plan_id, variant.name): variant for p in known for variant in p.variants}
-        found = _search(client, list(names), f"tags.{schema.PLAN} = '{plan.plan_id}'" if plan else "")
+        wanted = {schema.PLAN: plan.plan_id if plan else None, schema.CELL_ID: cell_id}
+        condition = " and ".join(f"tags.{tag} = '{value}'" for tag, value in wanted.items() if value is not None)
+        found = _search(client, list(names), condition)
     rows = [cell_row(run, names[run.info.experiment_id], variants) for run in found if schema.CELL_ID in run.data.tags]
     factors = dict.fromkeys(FACTOR + name for p in known for name in p.factors)
     metrics = sorted({name for run in found for name in run.data.metrics})

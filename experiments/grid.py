@@ -1,6 +1,7 @@
 """Grids: a question as factors over a base recipe, and the variants and cells that it comes to."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -51,7 +52,7 @@ class Cell:
     seed: int
     fingerprint: str
 
-    @property
+    @functools.cached_property
     def recipe_id(self) -> str:
         """Hash of the recipe's non-default fields and the data's fingerprint."""
         return recipe_id(self.variant.recipe, self.fingerprint)
@@ -255,7 +256,7 @@ class Plan:
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     search: Mapping[str, Any] | None = None
 
-    @property
+    @functools.cached_property
     def plan_id(self) -> str:
         """Hash of the grid's name, the base recipe, the data and the levels chosen; more seeds are the same plan."""
         chosen = [words for words in self.overrides if words.startswith("factors.")]

@@ -16,6 +16,9 @@ from experiments.grid import Cell
 from experiments.pool import Slot
 from experiments.trial import Busy, Done, Failed, Progress, Pruned
 
+REFRESH = 0.25  # seconds between two pictures of the table
+AROUND = 5  # lines of a terminal that rows cannot have: those above and below the table
+
 
 @dataclasses.dataclass(slots=True)
 class _Row:
@@ -42,7 +45,7 @@ class Display:
         self._rows: dict[int, _Row] = {}
         self._total = self._done = self._failed = self._waiting = 0
         self._noun = "cells"
-        self._begun = 0.0
+        self._begun = self._next_picture = 0.0
         self._spent: list[float] = []
 
     def proven(self, seconds: float) -> None:
@@ -67,7 +70,7 @@ class Display:
             soft_wrap=True,
         )
         if waiting and self._console.is_terminal:
-            self._live = Live(self._render(), console=self._console, refresh_per_second=4, transient=True)
+            self._live = Live(self._render(), console=self._console, refresh_per_second=1 / REFRESH, transient=True)
             self._live.start()
 
     def started(self, slot: Slot, cell: Cell) -> None:
@@ -122,8 +125,9 @@ class Display:
 
     def tick(self) -> None:
         """Time has passed."""
-        if self._live is not None:
+        if self._live is not None and time.monotonic() >= self._next_picture:
             self._live.update(self._render())
+            self._next_picture = time.monotonic() + REFRESH
 
     def close(self) -> None:
         """The study is over."""
@@ -136,7 +140,10 @@ class Display:
         for heading in ("slot", "cell", "epoch", "", "error"):
             table.add_column(heading, justify="right" if heading in ("epoch", "error") else "left")
         busy = [(self._rows[slot.index], slot) for slot in self._slots if slot.index in self._rows]
-        for row, slot in sorted(busy, key=lambda pair: pair[0].queued):
+        busy.sort(key=lambda pair: pair[0].queued)
+        # What a terminal has no room for takes as long to draw as what it shows.
+        room = max(1, self._console.height - AROUND)
+        for row, slot in busy[:room]:
             done, epochs, error = 0, row.cell.variant.recipe.epochs, None
             if row.progress is not None:
                 done, error = row.progress.epoch, row.progress.top1_error
@@ -147,6 +154,8 @@ class Display:
                 ProgressBar(total=epochs, completed=done, width=24),
                 "" if error is None else f"{error:.2f} %",
             )
+        if len(busy) > room:
+            table.add_row(f"and {len(busy) - room} more")
         failed = f", [red]{self._failed} failed[/]" if self._failed else ""
         queued = sum(row.queued for row in self._rows.values())
         at_engine = f", {queued} queued" if queued else ""

@@ -1,6 +1,7 @@
 """The queue of a study, and its attempts: Optuna trials on a journal, with the factors as their attributes."""
 
 import abc
+import collections
 import contextlib
 import json
 import logging
@@ -84,15 +85,21 @@ class Attempts(abc.ABC):
 
 
 class Queue(Attempts):
-    """Cells that wait to be run, first in, first out."""
+    """Cells that wait to be run, first in, first out: the first of them in Optuna's own queue, the rest in memory.
 
-    def __init__(self, journal: Path | str, name: str) -> None:
+    Args:
+        window: how many cells Optuna's queue holds at most, so that a large study begins at once. What is in memory
+            when a scheduler dies is found missing by the next one.
+    """
+
+    def __init__(self, journal: Path | str, name: str, window: int) -> None:
         super().__init__(journal, name)
-        self._wanted: dict[str, Cell] = {}
-        self._waiting = 0
+        self._window = window
+        self._enqueued: dict[str, Cell] = {}
+        self._behind: collections.OrderedDict[str, Cell] = collections.OrderedDict()
 
     def __len__(self) -> int:
-        return self._waiting
+        return len(self._enqueued) + len(self._behind)
 
     def reconcile(self, *, waiting: Iterable[Cell], done: Mapping[str, float]) -> None:
         """Make the queue hold just the cells that wait, and the record of attempts all that are done.
@@ -100,7 +107,6 @@ class Queue(Attempts):
         Args:
             done: error in percent by cell.
         """
-        self._wanted = {cell.cell_id: cell for cell in waiting}
         self._close_orphans()
         queued, told = set(), set()
         for trial in self._study.get_trials(deepcopy=False):
@@ -113,32 +119,36 @@ class Queue(Attempts):
             if cell_id not in told:
                 self._study.add_trial(create_trial(value=error, user_attrs={CELL: cell_id}))
         # Trials that wait for cells that are no longer wanted are passed over when they are asked for.
-        self._waiting = len(queued & set(self._wanted))
-        for cell_id, cell in list(self._wanted.items()):
-            if cell_id not in queued:
+        for cell in waiting:
+            if cell.cell_id in queued:
+                self._enqueued[cell.cell_id] = cell
+            else:
                 self.put(cell)
 
     def put(self, cell: Cell) -> None:
-        """Queue a cell."""
-        self._wanted[cell.cell_id] = cell
-        self._study.enqueue_trial({}, user_attrs={CELL: cell.cell_id, **cell.variant.factors})
-        self._waiting += 1
+        """Queue a cell, behind all others."""
+        self._behind[cell.cell_id] = cell
+
+    def _fill_window(self) -> None:
+        while self._behind and len(self._enqueued) < self._window:
+            cell_id, cell = self._behind.popitem(last=False)
+            self._study.enqueue_trial({}, user_attrs={CELL: cell_id, **cell.variant.factors})
+            self._enqueued[cell_id] = cell
 
     def ask(self) -> tuple[Cell, optuna.Trial]:
         """See `Attempts.ask`."""
-        assert self._waiting > 0, "the queue is empty"
+        assert len(self) > 0, "the queue is empty"
+        self._fill_window()
         while True:
             trial = self._study.ask()
-            cell = self._wanted.pop(str(trial.user_attrs.get(CELL)), None)
+            cell = self._enqueued.pop(str(trial.user_attrs.get(CELL)), None)
             if cell is not None:
-                self._waiting -= 1
                 return cell, trial
             self.tell_failed(trial, "the cell is no longer part of the plan, or queued twice")
 
     def resume(self, cell_id: str) -> tuple[Cell, optuna.Trial]:
         """See `Attempts.resume`."""
-        cell = self._wanted.pop(cell_id)
-        self._waiting -= 1
+        cell = self._enqueued.pop(cell_id, None) or self._behind.pop(cell_id)
         return cell, self._begun(cell)
 
 

@@ -19,6 +19,8 @@ from experiments.queue import Attempts, Queue
 from experiments.records import DONE, FAILED, RUNNING, CellRecord, of_plan, originals, surplus
 from experiments.runner import Runner
 
+CELLS_A_SLOT = 2  # of those that wait, in Optuna's own queue; the others wait in memory
+
 
 class Scheduler(Runner):
     """Runs the cells of a plan that are missing."""
@@ -68,11 +70,13 @@ class Scheduler(Runner):
         for cell_id, record in done.items():
             checkpoint.remove(self._stores.checkpoint(cell_id, record.code))
         self.outcome.done = len(done)
+        queued = set(waiting)
         for cell_id, record in self._records.items():
-            if record.state == FAILED and cell_id not in waiting:
+            if record.state == FAILED and cell_id not in queued:
                 self._note_failure(self._cells[cell_id], record.message)
         self._prove([self._cells[cell_id] for cell_id in waiting])
-        queue = Queue(self._stores.journal, f"{self._plan.experiment} {self._plan.plan_id}")
+        name = f"{self._plan.experiment} {self._plan.plan_id}"
+        queue = Queue(self._stores.journal, name, CELLS_A_SLOT * len(self._pool.slots))
         queue.reconcile(
             waiting=self._longest_first([self._cells[cell_id] for cell_id in waiting]),
             done={cell_id: record.top1_error for cell_id, record in done.items()},
@@ -87,7 +91,8 @@ class Scheduler(Runner):
             images = recipe.data.train_size or self._data.sizes[0]
             return self._network(recipe)[0].flops * images * recipe.epochs
 
-        return sorted(cells, key=lambda cell: (self._plan.seeds.index(cell.seed), -work(cell)))
+        place = {seed: index for index, seed in enumerate(self._plan.seeds)}
+        return sorted(cells, key=lambda cell: (place[cell.seed], -work(cell)))
 
     def _sources(self, runs: pd.DataFrame) -> dict[str, CellRecord]:
         # A plan that measures more than the rest does trains its cells itself.
@@ -107,7 +112,7 @@ class Scheduler(Runner):
 
     def _taken_over(self, cell: Cell, trial: optuna.Trial, attempts: Attempts) -> bool:
         """See `Runner._taken_over`."""
-        runs = self._tracker.patience(lambda: store.runs(self._tracker.uri))
+        runs = self._tracker.patience(lambda: store.runs(self._tracker.uri, cell_id=cell.cell_id))
         if not self._copied(cell.cell_id, self._sources(runs)):
             return False
         self.outcome.done += 1
