@@ -5,7 +5,10 @@ from typing import Any
 from analysis import schema
 from analysis.markup import code, prose
 from experiments.grid import Cell, Plan
+from experiments.points import Levels
 from experiments.provenance import Provenance
+
+SHOWN_GROUPS, SHOWN_LEVELS = 100, 30  # on a page, which is not made for more, and MLflow's tags hold no more
 
 
 def plan_record(plan: Plan, provenance: Provenance, updated: float) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def plan_view(plan: Plan) -> dict[str, Any]:
             "aggregateFunction": "average",
             "groupByKeys": [{"mode": "param", "groupByData": schema.VARIANT}],
         },
-        "groupsExpanded": {f"param.{schema.VARIANT}.{variant.name}": False for variant in plan.variants},
+        "groupsExpanded": {f"param.{schema.VARIANT}.{v.name}": False for v in plan.variants[:SHOWN_GROUPS]},
         "useGroupedValuesInCharts": True,
     }
 
@@ -105,7 +108,7 @@ def plan_view(plan: Plan) -> dict[str, Any]:
 def plan_note(plan: Plan) -> str:
     """What MLflow's page of a grid says above its runs, in Markdown: the question, the factors, how to read it."""
     grid = plan.grid
-    levels = "\n".join(f"- {code(name)}: {code(', '.join(map(str, values)))}" for name, values in plan.levels.items())
+    levels = "\n".join(f"- {code(name)}: {_levels(values)}" for name, values in plan.levels.items())
     return (
         f"### {prose(grid.title)}\n\n{prose(grid.question)}\n\n{prose(grid.reading)}\n\n**Factors**\n\n{levels}\n\n"
         f"**Baseline**: {code(plan.variants[0].name)}. Arms at one seed share the main branch's first weights and the "
@@ -115,3 +118,8 @@ def plan_note(plan: Plan) -> str:
         f"Made by `python -m experiments.run grid={grid.name} benchmark={plan.benchmark.name}`; tables and figures by "
         "`python -m analysis.build`."
     )
+
+
+def _levels(values: Levels) -> str:
+    shown = code(", ".join(map(str, values[:SHOWN_LEVELS])))
+    return shown if len(values) <= SHOWN_LEVELS else f"{shown} and {len(values) - SHOWN_LEVELS} more"

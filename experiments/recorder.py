@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mlflow.entities import Metric
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from analysis import schema
 from dhm.cost import Cost
+from dhm.recipe import DataSpec
 from dhm.training import Callback, EpochRecord, Result, Training
 from experiments.energy import total
 from experiments.patience import FIRST_PAUSE, LONGEST_PAUSE, Patience, Patient, trouble_of
@@ -151,10 +152,21 @@ class Recorder(Callback):
         }
         if training.history:
             environment |= {"resumed_at_epoch": training.epoch, "earlier_attempts": self._earlier()}
+        self._client.log_inputs(self._info.run_id, [self._input(training.recipe.data)])
         with _folder_of({**self._info.files, schema.ENVIRONMENT_FILE: environment}) as folder:
             if self._info.patch:
                 (folder / schema.PATCH_FILE).write_bytes(self._info.patch.encode("utf-8", "surrogateescape"))
             self._client.log_artifacts(self._info.run_id, str(folder))
+
+    def _input(self, data: DataSpec) -> DatasetInput:
+        dataset = Dataset(
+            name=data.name,
+            digest=self._info.files[schema.RECIPE_FILE]["data"],
+            source_type="local",
+            source=json.dumps({"name": data.name}),
+            profile=json.dumps({"train_size": data.train_size or "all"}),
+        )
+        return DatasetInput(dataset, [InputTag(key="mlflow.data.context", value="training")])
 
     def _earlier(self) -> list[Any]:
         """The environments of the attempts before this one, the latest first."""

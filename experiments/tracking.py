@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunStatus, RunTag
+from mlflow.entities import Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
@@ -94,16 +94,6 @@ class Tracker:
         run_id = str(run.info.run_id)
         params = [Param(name, str(value)) for name, value in run_params(cell).items()]
         self._client.log_batch(run_id, params=params)
-        recipe = cell.variant.recipe
-        dataset = Dataset(
-            name=recipe.data.name,
-            digest=cell.fingerprint,
-            source_type="local",
-            source=json.dumps({"name": recipe.data.name}),
-            profile=json.dumps({"train_size": recipe.data.train_size or "all"}),
-        )
-        tag = InputTag(key="mlflow.data.context", value="training")
-        self._client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
         return run_id
 
     def reopen_run(self, run_id: str, plan: Plan, provenance: Provenance, attempts: int) -> None:
@@ -149,6 +139,7 @@ class Tracker:
             self._client.log_batch(run_id, metrics=history[start : start + BATCH])
         made_by = [RunTag(key, original.data.tags[key]) for key in (schema.CODE, schema.COMMIT, schema.ATTEMPTS)]
         self._client.log_batch(run_id, tags=made_by)
+        self._client.log_inputs(run_id, original.inputs.dataset_inputs)
         with tempfile.TemporaryDirectory() as folder:
             self._client.download_artifacts(source, "", folder)
             self._client.log_artifacts(run_id, folder)
