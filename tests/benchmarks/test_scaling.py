@@ -1,0 +1,52 @@
+"""The simulation of large studies, on small ones: the scheduler is the real one, and every cell comes to its end."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.scaling import grid, schedule
+from benchmarks.simulation import Weather
+from experiments.grid import GRIDS
+from experiments.stores import Stores
+from experiments.study import Request, make_plan
+
+SLOTS = 5
+WEATHER = Weather(seconds=60.0, epochs=4, lost=0.2, failed=0.05)
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> dict[int, list[dict[str, Any]]]:
+    """Studies of 20 and 60 cells, each twice."""
+    found = {}
+    known = dict(GRIDS._values)
+    for cells in (20, 60):
+        stores = Stores(root=tmp_path_factory.mktemp("study"))
+        stores.prepare()
+        (stores.root / "mlflow.db").write_bytes(empty_database.read_bytes())
+        plan, data = make_plan(Request(grid=grid(cells).name), stores)
+        found[cells] = [schedule(plan, data, stores, SLOTS, WEATHER) for _ in range(2)]
+    GRIDS._values.clear()
+    GRIDS._values.update(known)
+    return found
+
+
+def test_every_cell_ends_through_failures_and_preemptions(studies: dict[int, list[dict[str, Any]]]) -> None:
+    for cells, (first, again) in studies.items():
+        assert first["trained"] + first["failed"] == cells and first["failed"] < cells / 4
+        assert again["trained"] == 0 and again["asked"].get("run writes", 0) == 0, "nothing is run twice"
+
+
+def test_three_times_the_cells_cost_no_more_operations_a_cell(studies: dict[int, list[dict[str, Any]]]) -> None:
+    small, large = (studies[cells][0] for cells in (20, 60))
+    # Lost runs differ a little between the two, and what is done once for a study counts less in the large one.
+    assert large["journal_lines"] < 1.2 * small["journal_lines"]
+    for what in ("scheduler reads", "scheduler writes", "scheduler transactions"):
+        assert large["asked"][what] < 1.2 * small["asked"][what], what
+
+
+def test_a_study_takes_the_time_of_its_runs(studies: dict[int, list[dict[str, Any]]]) -> None:
+    first = studies[60][0]
+    at_least = 60 / SLOTS * WEATHER.seconds * 0.75  # a cell takes between half and one and a half times as long
+    assert at_least < first["makespan_s"] < 3 * at_least
+    assert 0 < first["idle_share"] < 1, "the scheduler takes time, and slots wait meanwhile"
