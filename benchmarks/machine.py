@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from experiments.provenance import collect
+from experiments.recording.provenance import collect
 
 
 def describe(**more: Any) -> dict[str, Any]:

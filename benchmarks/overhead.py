@@ -23,16 +23,16 @@ from benchmarks.machine import describe, write
 from dhm.engine import fit
 from dhm.training import Runtime
 from experiments.grid import Cell
-from experiments.options import Options
 from experiments.pool import Slot
 from experiments.pools.gpus import slots
 from experiments.pools.local import LocalPool
 from experiments.progress import Display
-from experiments.provenance import collect
-from experiments.scheduler import Scheduler
+from experiments.recording.provenance import collect
+from experiments.recording.tracking import Tracker
+from experiments.scheduling.options import Options
+from experiments.scheduling.scheduler import Scheduler
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
-from experiments.tracking import Tracker
 from experiments.trial import run_cell
 
 SLOTS = 2

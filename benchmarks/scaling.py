@@ -26,14 +26,14 @@ from benchmarks.machine import describe, write
 from benchmarks.simulation import Clock, Meter, SimulatedPool, Weather
 from dhm.data import DataSet
 from experiments.grid import GRIDS, Grid, Plan
-from experiments.options import Options
 from experiments.progress import Display
-from experiments.provenance import collect
-from experiments.queue import Queue
-from experiments.scheduler import Scheduler
+from experiments.recording.provenance import collect
+from experiments.recording.tracking import Tracker
+from experiments.scheduling.options import Options
+from experiments.scheduling.queue import Queue
+from experiments.scheduling.scheduler import Scheduler
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
-from experiments.tracking import Tracker
 
 METHODS, SEEDS = ("plain", "dhm"), 10
 TRACKING = ("open_run", "reopen_run", "close_interrupted", "close_failed", "record_plan")

@@ -22,7 +22,7 @@ from rich.console import Console
 from experiments import config
 from experiments.benchmarks import BENCHMARKS
 from experiments.grid import GRIDS, Cell, Plan
-from experiments.outcome import Outcome
+from experiments.scheduling.outcome import Outcome
 from experiments.session import Ended, Session
 from experiments.study import written
 from experiments.user_grids import register_folder

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dhm.registry import unknown
+from experiments.recording.tracking import purge
 from experiments.status import megabytes
 from experiments.stores import Stores
 from experiments.survey import Rubbish, Survey
-from experiments.tracking import purge
 from experiments.words import CommandLine, tell_mistake
 
 KINDS = ("checkpoints", "cache", "journals", "discarded")

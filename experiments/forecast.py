@@ -11,11 +11,11 @@ import pandas as pd
 from analysis import coverage, schema, store
 from dhm import cost
 from dhm.data import DataSet
-from experiments import records
 from experiments.grid import Plan, Variant
-from experiments.provenance import code_hash
+from experiments.recording import records
+from experiments.recording.provenance import code_hash
+from experiments.scheduling.searcher import Selection, recorded, select
 from experiments.search import Search
-from experiments.searcher import Selection, recorded, select
 from experiments.stores import Stores
 
 ELSEWHERE = "elsewhere"

@@ -10,8 +10,8 @@ from rich.table import Table
 from analysis import coverage, store
 from experiments.forecast import ELSEWHERE, Forecast, Trials
 from experiments.grid import Plan
-from experiments.outcome import Outcome
-from experiments.searcher import Selection
+from experiments.scheduling.outcome import Outcome
+from experiments.scheduling.searcher import Selection
 from experiments.stores import Stores
 
 UI = "http://127.0.0.1:5000"

@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from analysis import schema
-from experiments.provenance import ROOT
+from experiments.recording.provenance import ROOT
 from experiments.reproduction.agreement import disagreements
 from experiments.reproduction.checkout import recorded_tree
 from experiments.reproduction.comparison import DIFFERENT, IDENTICAL, Comparison, compare

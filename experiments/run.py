@@ -14,9 +14,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments import completion, config, usage
-from experiments.patience import trouble_of
 from experiments.pools import server
-from experiments.signals import INTERRUPTED, Outlet
+from experiments.recording.patience import trouble_of
+from experiments.scheduling.signals import INTERRUPTED, Outlet
 from experiments.words import tell_mistake
 
 HELP, JSON = ("-h", "--help", "help"), "--json"

@@ -12,25 +12,26 @@ from dhm.data import DataSet
 from dhm.diagnostics import Diagnostics
 from dhm.replicas import check
 from dhm.training import Callback, Runtime
-from experiments import config, growth, report
+from experiments import config, report
 from experiments.forecast import Trials, trials_ahead
 from experiments.grid import GRIDS, Plan
-from experiments.options import Options
-from experiments.outcome import Outcome
-from experiments.patience import Patience
 from experiments.pool import Slot
 from experiments.pools.choice import arrange
-from experiments.preflight import run_job
 from experiments.progress import Display
-from experiments.provenance import collect
-from experiments.scheduler import Scheduler
+from experiments.recording.patience import Patience
+from experiments.recording.provenance import collect
+from experiments.recording.tracking import Tracker
+from experiments.scheduling import growth
+from experiments.scheduling.options import Options
+from experiments.scheduling.outcome import Outcome
+from experiments.scheduling.preflight import run_job
+from experiments.scheduling.scheduler import Scheduler
+from experiments.scheduling.searcher import Searcher
+from experiments.scheduling.signals import heeded
 from experiments.search import Search
-from experiments.searcher import Searcher
-from experiments.signals import heeded
 from experiments.stores import Stores, make_writable, ownership
 from experiments.stores.addresses import locations
 from experiments.study import Request, check_retry, make_plan, with_selected
-from experiments.tracking import Tracker
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,9 +15,9 @@ from dhm.registry import unknown
 from dhm.replicas import check_batches
 from experiments.benchmarks import BENCHMARKS, Benchmark
 from experiments.grid import GRIDS, Grid, Plan, Variant
-from experiments.growth import AUTO, EVERY, MOST
+from experiments.scheduling.growth import AUTO, EVERY, MOST
+from experiments.scheduling.searcher import Selection
 from experiments.search import Search
-from experiments.searcher import Selection
 from experiments.stores import Stores
 
 RETRY = ("failed", "stale")

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis import coverage, liveness, schema, store
 from analysis.liveness import held
 from analysis.plan import Plan
-from experiments.provenance import code_hash
+from experiments.recording.provenance import code_hash
 from experiments.reproduction.record import artifact_folder
 from experiments.stores import Stores
 

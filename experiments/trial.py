@@ -18,10 +18,10 @@ from dhm.engine import fit
 from dhm.processes import ReplicaLostError
 from dhm.recipe import Recipe
 from dhm.training import Callback, NotFiniteError, Runtime, Training
-from experiments.energy import EnergyMeter
-from experiments.patience import Patience, trouble_of
 from experiments.pool import Send, Stopped
-from experiments.recorder import Recorder, RecordInfo
+from experiments.recording.energy import EnergyMeter
+from experiments.recording.patience import Patience, trouble_of
+from experiments.recording.recorder import Recorder, RecordInfo
 
 LOCK_PATIENCE = 20.0  # seconds for which a run waits for another process that trains its cell
 

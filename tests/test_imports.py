@@ -71,7 +71,16 @@ def test_only_tracking_and_a_runs_recorder_write_to_mlflow_and_only_the_store_re
         if "mlflow" in top_level(path)
     }
     stores = {"experiments/stores/check.py", "experiments/stores/move.py"}  # of whole stores, not of a study
-    assert users == {"experiments/tracking.py", "experiments/recorder.py", "analysis/store.py", *stores}
+    record = {"experiments/recording/tracking.py", "experiments/recording/recorder.py"}
+    assert users == {*record, "analysis/store.py", *stores}
+
+
+def test_what_runs_and_records_a_cell_knows_nothing_of_how_it_is_scheduled() -> None:
+    for room in ("recording", "pools", "grids"):
+        files = modules(f"experiments/{room}")
+        assert files
+        for path in [*files, ROOT / "experiments/trial.py", ROOT / "experiments/grid.py"]:
+            assert not any(name.startswith("experiments.scheduling") for name in imports(path)), path
 
 
 def test_nobody_imports_the_command_line() -> None:

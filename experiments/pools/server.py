@@ -20,7 +20,7 @@ PRELOAD = [
     "mlflow",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.artifact.local_artifact_repo",
-    "experiments.preflight",
+    "experiments.scheduling.preflight",
 ]
 
 

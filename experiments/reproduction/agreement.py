@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.patch import Patch, commit_of, working_tree
-from experiments.provenance import code_hash, environment, numerics
+from experiments.recording.patch import Patch, commit_of, working_tree
+from experiments.recording.provenance import code_hash, environment, numerics
 from experiments.reproduction.record import RunRecord
 
 # Packages that compute, or that read images; the others cannot change a number.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.patch import git
-from experiments.provenance import ROOT
+from experiments.recording.patch import git
+from experiments.recording.provenance import ROOT
 from experiments.reproduction.record import RunRecord
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from dhm.fields import to_dict
-from experiments.provenance import VARIABLES
+from experiments.recording.provenance import VARIABLES
 from experiments.reproduction import rerun
 from experiments.reproduction.comparison import Curve
 from experiments.reproduction.record import RunRecord

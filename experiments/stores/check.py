@@ -14,9 +14,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
-from experiments.queue import database, journal_storage
+from experiments.recording.tracking import quieten
+from experiments.scheduling.queue import database, journal_storage
 from experiments.stores import Stores
-from experiments.tracking import quieten
 
 NAME = "store-check"
 

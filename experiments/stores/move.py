@@ -8,9 +8,9 @@ import optuna
 from mlflow.entities import Experiment, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
-from experiments.queue import database, journal_storage
+from experiments.recording.tracking import BATCH, quieten
+from experiments.scheduling.queue import database, journal_storage
 from experiments.stores import Stores
-from experiments.tracking import BATCH, quieten
 
 MOVED_FROM = "moved_from"
 SOURCE_RUN = "source_run"

@@ -9,9 +9,9 @@ import pytest
 
 from analysis import schema, stats
 from analysis import store as reader
-from experiments import growth
 from experiments.grid import Cell, Plan
-from experiments.outcome import Outcome
+from experiments.scheduling import growth
+from experiments.scheduling.outcome import Outcome
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
 from tests.experiments.conftest import Workplace

@@ -10,9 +10,9 @@ from dhm.fields import replace_at
 from dhm.losses import TERMS
 from dhm.recipe import Recipe, TermSpec
 from dhm.training import Runtime
-from experiments import preflight
 from experiments.benchmarks import BENCHMARKS
-from experiments.preflight import Probe, Probed, equal_arms, judge, run_probe
+from experiments.scheduling import preflight
+from experiments.scheduling.preflight import Probe, Probed, equal_arms, judge, run_probe
 from tests.experiments.conftest import Workplace
 
 DHM = BENCHMARKS.get("digits").base()

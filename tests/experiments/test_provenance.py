@@ -10,10 +10,10 @@ import torch
 
 from analysis import schema
 from dhm.training import EpochRecord, Runtime
-from experiments import patch
-from experiments.energy import cpu_counter, total
-from experiments.patch import commit_of, working_tree
-from experiments.provenance import code_hash
+from experiments.recording import patch
+from experiments.recording.energy import cpu_counter, total
+from experiments.recording.patch import commit_of, working_tree
+from experiments.recording.provenance import code_hash
 from tests.experiments.conftest import Workplace
 
 

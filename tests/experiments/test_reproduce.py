@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from analysis import schema
-from experiments.provenance import ROOT
+from experiments.recording.provenance import ROOT
 from experiments.reproduce import main
 from experiments.reproduction.comparison import DIFFERENT, IDENTICAL, WITHIN, compare
 from tests.experiments.conftest import Workplace

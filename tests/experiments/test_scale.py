@@ -11,12 +11,12 @@ from rich.console import Console
 
 from analysis import schema, store
 from analysis.plan_record import encode_plan
-from experiments.describe import plan_note, plan_record, plan_view
 from experiments.grid import Cell, Plan
 from experiments.pool import Slot
 from experiments.progress import Display
-from experiments.provenance import collect
-from experiments.queue import CELL, Queue, journal_storage
+from experiments.recording.describe import plan_note, plan_record, plan_view
+from experiments.recording.provenance import collect
+from experiments.scheduling.queue import CELL, Queue, journal_storage
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
 from experiments.trial import Progress

@@ -13,16 +13,16 @@ from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
 
 from analysis import schema
-from experiments.options import Options
-from experiments.outcome import Outcome
 from experiments.pool import Ended, Slot, Word
 from experiments.pools.gpus import slots
 from experiments.progress import Display
-from experiments.provenance import collect
-from experiments.scheduler import Scheduler
+from experiments.recording.provenance import collect
+from experiments.recording.tracking import Tracker
+from experiments.scheduling.options import Options
+from experiments.scheduling.outcome import Outcome
+from experiments.scheduling.scheduler import Scheduler
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
-from experiments.tracking import Tracker
 from experiments.trial import Failed, Job
 from tests.experiments.conftest import Workplace
 

@@ -18,16 +18,16 @@ from dhm.engine import fit
 from dhm.fields import identity, replace_at
 from dhm.training import Runtime
 from experiments.grid import GRIDS, Plan
-from experiments.options import Options
 from experiments.pool import Ended, Slot, Stopped, Word
 from experiments.progress import Display
-from experiments.provenance import collect
+from experiments.recording.provenance import collect
+from experiments.recording.tracking import Tracker
 from experiments.run import main
+from experiments.scheduling.options import Options
+from experiments.scheduling.searcher import Searcher, Selection
 from experiments.search import PRUNERS, Range, Search
-from experiments.searcher import Searcher, Selection
 from experiments.stores import Stores
 from experiments.study import Request, make_plan, with_selected
-from experiments.tracking import Tracker
 from experiments.trial import Done, Job, Progress
 from tests.experiments.conftest import Workplace
 from tests.experiments.test_scheduler import FakePool, failed

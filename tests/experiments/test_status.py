@@ -12,8 +12,8 @@ from filelock import FileLock
 from analysis import schema
 from analysis import store as reader
 from experiments import clean, status
+from experiments.recording.tracking import Tracker
 from experiments.stores import Stores
-from experiments.tracking import Tracker
 from tests.experiments.conftest import Workplace
 
 

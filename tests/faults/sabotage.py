@@ -18,7 +18,7 @@ import torch
 from dhm import checkpoint
 from dhm.training import Callback, Training
 from experiments.pool import Send
-from experiments.preflight import run_job
+from experiments.scheduling.preflight import run_job
 from experiments.trial import Job, run_cell
 
 FAULT, ONCE = "DHM_FAULT", "DHM_FAULT_ONCE"

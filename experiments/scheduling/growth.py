@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pandas as pd
 
 from analysis import store
-from experiments import records
 from experiments.grid import Plan
-from experiments.outcome import Outcome
+from experiments.recording import records
+from experiments.scheduling.outcome import Outcome
 
 AUTO = "auto"
 EVERY, MOST = 5, 20  # seeds from look to look, and in all

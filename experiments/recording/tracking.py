@@ -17,10 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis import schema
 from analysis.plan_record import encode_plan
-from experiments.describe import plan_note, plan_record, plan_view, run_params, run_tags
 from experiments.grid import Cell, Plan
-from experiments.patience import Patience, Patient
-from experiments.provenance import Provenance
+from experiments.recording.describe import plan_note, plan_record, plan_view, run_params, run_tags
+from experiments.recording.patience import Patience, Patient
+from experiments.recording.provenance import Provenance
 from experiments.stores import Stores
 
 BATCH = 1000  # metrics in one log_batch, at most

@@ -14,10 +14,10 @@ from analysis import store
 from analysis.liveness import ORPHANED
 from dhm import checkpoint
 from experiments.grid import Cell
-from experiments.outcome import Outcome
-from experiments.queue import Attempts, Queue
-from experiments.records import DONE, FAILED, RUNNING, CellRecord, of_plan, originals, surplus
-from experiments.runner import Runner
+from experiments.recording.records import DONE, FAILED, RUNNING, CellRecord, of_plan, originals, surplus
+from experiments.scheduling.outcome import Outcome
+from experiments.scheduling.queue import Attempts, Queue
+from experiments.scheduling.runner import Runner
 
 CELLS_A_SLOT = 2  # of those that wait, in Optuna's own queue; the others wait in memory
 

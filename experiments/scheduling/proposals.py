@@ -12,7 +12,7 @@ from optuna.trial import TrialState, create_trial
 
 from analysis import coverage
 from experiments.grid import Cell, Plan
-from experiments.queue import CELL, Attempts
+from experiments.scheduling.queue import CELL, Attempts
 from experiments.search import PRUNERS, Search, Trial, distribution
 from experiments.trial import Progress
 

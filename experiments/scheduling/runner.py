@@ -17,20 +17,20 @@ from dhm.data import DataSet
 from dhm.diagnostics import Diagnostics
 from dhm.recipe import Recipe
 from dhm.training import Runtime
-from experiments import preflight
 from experiments.grid import Cell, Plan
-from experiments.options import Options
-from experiments.outcome import Outcome
-from experiments.patience import trouble_of
 from experiments.pool import Ended, Placed, Pool, Slot, Word
 from experiments.progress import Display
-from experiments.provenance import Provenance
-from experiments.queue import Attempts
-from experiments.recorder import RecordInfo
-from experiments.records import DONE, FAILED, CellRecord
-from experiments.retries import Retries, one_per_device
+from experiments.recording.patience import trouble_of
+from experiments.recording.provenance import Provenance
+from experiments.recording.recorder import RecordInfo
+from experiments.recording.records import DONE, FAILED, CellRecord
+from experiments.recording.tracking import Tracker
+from experiments.scheduling import preflight
+from experiments.scheduling.options import Options
+from experiments.scheduling.outcome import Outcome
+from experiments.scheduling.queue import Attempts
+from experiments.scheduling.retries import Retries, one_per_device
 from experiments.stores import Stores
-from experiments.tracking import Tracker
 from experiments.trial import Blocked, Busy, Done, Failed, Job, Lost, Note, Progress, Pruned
 
 TICK = 0.25  # seconds between looks at the clock

@@ -18,10 +18,10 @@ from analysis import schema
 from dhm.cost import Cost
 from dhm.recipe import DataSpec
 from dhm.training import Callback, EpochRecord, Result, Training
-from experiments.energy import total
-from experiments.patience import FIRST_PAUSE, LONGEST_PAUSE, Patience, Patient, trouble_of
-from experiments.provenance import numerics
-from experiments.tracking import quieten
+from experiments.recording.energy import total
+from experiments.recording.patience import FIRST_PAUSE, LONGEST_PAUSE, Patience, Patient, trouble_of
+from experiments.recording.provenance import numerics
+from experiments.recording.tracking import quieten
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

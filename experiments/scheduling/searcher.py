@@ -11,9 +11,9 @@ from analysis import coverage, schema, store
 from analysis.search import selected
 from dhm import checkpoint
 from experiments.grid import Plan
-from experiments.proposals import Found, Proposals
-from experiments.records import DONE, FAILED, of_trial, surplus_of
-from experiments.runner import Runner
+from experiments.recording.records import DONE, FAILED, of_trial, surplus_of
+from experiments.scheduling.proposals import Found, Proposals
+from experiments.scheduling.runner import Runner
 from experiments.search import Search, Trial
 
 STATES = {coverage.DONE: DONE, coverage.PRUNED: DONE, coverage.FAILED: FAILED}  # a trial that was given up is over

@@ -6,7 +6,7 @@ from analysis import schema
 from analysis.markup import code, prose
 from experiments.grid import Cell, Plan
 from experiments.points import Levels
-from experiments.provenance import Provenance
+from experiments.recording.provenance import Provenance
 
 SHOWN_GROUPS, SHOWN_LEVELS = 100, 30  # on a page, which is not made for more, and MLflow's tags hold no more
 

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from experiments.runner import Runner
+    from experiments.scheduling.runner import Runner
 
 INTERRUPTED = "interrupted"
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import dhm
-from experiments.patch import Patch, commit_of, working_tree
+from experiments.recording.patch import Patch, commit_of, working_tree
 
 ROOT = Path(dhm.__file__).resolve().parents[1]
 # Environment variables by which libraries choose other kernels, other threads or another precision.
