@@ -9,6 +9,7 @@ runs on each store, in a process of its own. Its processor time tells how it gro
 """
 
 import argparse
+import contextlib
 import resource
 import sqlite3
 import subprocess
@@ -29,7 +30,8 @@ SEEDS = 20
 METHODS = ("plain", "dhm")
 NAMES, METRICS = 20, 20  # of params and of metrics a run
 FIGURES = ("levels", "effects", "training_curves")
-TABLES = ("tags", "params", "metrics", "latest_metrics")
+EPOCHS = 100
+TABLES = ("runs", "tags", "params", "metrics", "latest_metrics")
 
 
 def plan_of(number: int, variants: int) -> dict[str, Any]:
@@ -61,16 +63,18 @@ def plan_of(number: int, variants: int) -> dict[str, Any]:
 def fill(path: Path, runs: int, grids: int) -> None:
     """Write a store of some runs in some grids."""
     client = MlflowClient(tracking_uri=f"sqlite:///{path}")
-    for number in range(grids):
-        plan = plan_of(number, runs // grids // SEEDS)
-        experiment = synthetic.write_plan(client, plan)
-        firsts = {item["name"]: synthetic.write_cell(client, plan, item, 0) for item in plan["variants"]}
-        with sqlite3.connect(path) as database:
-            for run_id in firsts.values():
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        for setting in ("journal_mode = off", "synchronous = off", "cache_size = -2000000"):  # it is made for a while
+            database.execute(f"PRAGMA {setting}")
+        for number in range(grids):
+            plan = plan_of(number, runs // grids // SEEDS)
+            synthetic.write_plan(client, plan)
+            for item in plan["variants"]:
+                run_id = synthetic.write_cell(client, plan, item, 0, epochs=EPOCHS)
                 _pad(database, run_id)
-            for run_id in firsts.values():
                 for seed in range(1, SEEDS):
-                    _copy(database, run_id, seed, experiment)
+                    _copy(database, run_id, seed)
+                database.commit()
 
 
 def _pad(database: sqlite3.Connection, run_id: str) -> None:
@@ -79,40 +83,32 @@ def _pad(database: sqlite3.Connection, run_id: str) -> None:
     pads = [(f"param{index}", str(index), run_id) for index in range(NAMES - there)]
     database.executemany("INSERT INTO params (key, value, run_uuid) VALUES (?, ?, ?)", pads)
     there = database.execute("SELECT count(*) FROM latest_metrics WHERE run_uuid = ?", (run_id,)).fetchone()[0]
-    for table in ("metrics", "latest_metrics"):
+    for table, epochs in (("metrics", range(EPOCHS)), ("latest_metrics", range(EPOCHS - 1, EPOCHS))):
         database.executemany(
-            f"INSERT INTO {table} (key, value, timestamp, step, is_nan, run_uuid) VALUES (?, 1, 1, 0, 0, ?)",
-            [(f"pad/{index}", run_id) for index in range(METRICS - there)],
+            f"INSERT INTO {table} (key, value, timestamp, step, is_nan, run_uuid) VALUES (?, 1, ?, ?, 0, ?)",
+            [(f"pad/{index}", step, step, run_id) for index in range(METRICS - there) for step in epochs],
         )
 
 
-def _copy(database: sqlite3.Connection, run_id: str, seed: int, experiment: str) -> None:
+def _copy(database: sqlite3.Connection, run_id: str, seed: int) -> None:
     """Copy a run of seed 0 as one of another seed, whose errors differ a little."""
     new = uuid.uuid4().hex
-    row = dict(_rows(database, "runs", run_id)[0], run_uuid=new, experiment_id=experiment)
-    _insert(database, "runs", [row])
     for table in TABLES:
-        rows = [dict(row, run_uuid=new) for row in _rows(database, table, run_id)]
-        for row in rows:
-            if row["key"] == schema.SEED:
-                row["value"] = str(seed)
-            elif row["key"] == schema.CELL_ID:
-                row["value"] = row["value"].replace("-s0", f"-s{seed}")
-            elif row["key"] in (schema.FINAL_TOP1, schema.TEST_TOP1):
-                row["value"] += 0.3 * ((seed * 7919 + len(run_id) + int(run_id[:4], 16)) % 10)
-        _insert(database, table, rows)
-
-
-def _rows(database: sqlite3.Connection, table: str, run_id: str) -> list[dict[str, Any]]:
-    found = database.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", (run_id,))
-    names = [column[0] for column in found.description]
-    return [dict(zip(names, row, strict=True)) for row in found]
-
-
-def _insert(database: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) -> None:
-    marks = ", ".join("?" * len(rows[0]))
-    names = ", ".join(rows[0])
-    database.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", [tuple(row.values()) for row in rows])
+        names = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+        taken = ", ".join("?" if name == "run_uuid" else f'"{name}"' for name in names)
+        database.execute(f"INSERT INTO {table} SELECT {taken} FROM {table} WHERE run_uuid = ?", (new, run_id))
+    for table in ("tags", "params"):
+        database.execute(f"UPDATE {table} SET value = ? WHERE run_uuid = ? AND key = ?", (str(seed), new, schema.SEED))
+    database.execute(
+        "UPDATE tags SET value = replace(value, '-s0', ?) WHERE run_uuid = ? AND key = ?",
+        (f"-s{seed}", new, schema.CELL_ID),
+    )
+    shift = 0.3 * ((seed * 7919 + int(run_id[:4], 16)) % 10)
+    for table in ("metrics", "latest_metrics"):
+        database.execute(
+            f"UPDATE {table} SET value = value + ? WHERE run_uuid = ? AND key IN (?, ?)",
+            (shift, new, schema.FINAL_TOP1, schema.TEST_TOP1),
+        )
 
 
 def measure(store: Path, out: Path) -> dict[str, float]:

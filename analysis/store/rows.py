@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from analysis import coverage, liveness, schema
 from analysis.plan import VariantRecord
+from analysis.store.records import Record
 
 T = TypeVar("T")
 
@@ -50,54 +51,54 @@ _STATES = {
 FACTOR = "factor."  # prefix of the columns that hold a plan's factors
 
 
-def cell_row(run: Any, experiment: str, variants: dict[tuple[str, str], VariantRecord]) -> dict[str, Any]:
+def cell_row(run: Record, experiment: str, variants: dict[tuple[str, str], VariantRecord]) -> dict[str, Any]:
     """Return the row of a cell's run, see `store.runs`. ValueError where its record is damaged."""
-    tags = run.data.tags
+    tags = run.tags
     variant = variants.get((tags.get(schema.PLAN, ""), tags.get(schema.VARIANT, "")))
-    epochs = run.data.params.get(schema.EPOCHS)
+    epochs = run.params.get(schema.EPOCHS)
     row: dict[str, Any] = {name: tags.get(name) for name in TAGS}
     row[schema.SEED] = _read(run, tags, schema.SEED, int)
     row[schema.DIRTY] = tags.get(schema.DIRTY) == "true"
     row[schema.ATTEMPTS] = _read(run, tags, schema.ATTEMPTS, int) if schema.ATTEMPTS in tags else None
     row |= {
-        "run_id": run.info.run_id,
+        "run_id": run.run_id,
         "experiment": experiment,
-        "status": liveness.status(run.info.status, run.data.tags),
-        "start_time": run.info.start_time,
-        "end_time": run.info.end_time,
-        "artifact_uri": run.info.artifact_uri,
-        schema.EPOCHS: _read(run, run.data.params, schema.EPOCHS, int) if epochs else None,
+        "status": liveness.status(run.status, run.tags),
+        "start_time": run.start_time,
+        "end_time": run.end_time,
+        "artifact_uri": run.artifact_uri,
+        schema.EPOCHS: _read(run, run.params, schema.EPOCHS, int) if epochs else None,
     }
     # Params are strings; the plan knows the levels' own types. A variant that left the plan keeps no factors.
     row |= {FACTOR + name: level for name, level in (variant.factors if variant else {}).items()}
-    return {**row, **run.data.metrics}
+    return {**row, **run.metrics}
 
 
-def trial_row(run: Any, paths: Sequence[str]) -> dict[str, Any]:
+def trial_row(run: Record, paths: Sequence[str]) -> dict[str, Any]:
     """Return the row of a trial's run, see `store.trials`. ValueError where its record is damaged."""
-    tags, params = run.data.tags, run.data.params
+    tags, params = run.tags, run.params
     row: dict[str, Any] = {name: tags.get(name) for name in TRIAL_TAGS}
     pruned = tags.get(schema.PRUNED)
-    status = liveness.status(run.info.status, tags)
+    status = liveness.status(run.status, tags)
     row |= {
-        "run_id": run.info.run_id,
+        "run_id": run.run_id,
         "status": status,
         "state": coverage.PRUNED if pruned else _STATES.get(status, coverage.FAILED),
         schema.TRIAL_NUMBER: _read(run, tags, schema.TRIAL_NUMBER, int),
         schema.ATTEMPTS: _read(run, tags, schema.ATTEMPTS, int),
         schema.DIRTY: tags.get(schema.DIRTY) == "true",
         schema.EPOCHS: _read(run, tags, schema.PRUNED, int) if pruned else _read(run, params, schema.EPOCHS, int),
-        schema.VAL_TOP1: run.data.metrics.get(schema.VAL_TOP1, math.nan),
+        schema.VAL_TOP1: run.metrics.get(schema.VAL_TOP1, math.nan),
     }
     return row | {path: _read(run, params, path, float) for path in paths}
 
 
-def _read(run: Any, values: Mapping[str, str], name: str, convert: Callable[[str], T]) -> T:
+def _read(run: Record, values: Mapping[str, str], name: str, convert: Callable[[str], T]) -> T:
     """A tag or a param as what it must be. ValueError names the run where it was damaged or made by somebody else."""
     try:
         return convert(values[name])
     except (KeyError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"the record of run {run.info.run_id} ({run.info.run_name}) is damaged: {name} is "
+            f"the record of run {run.run_id} ({run.name}) is damaged: {name} is "
             f"{values.get(name, 'missing')!r}. Delete this run in MLflow; its grid trains the cell again"
         ) from error

@@ -1,0 +1,22 @@
+"""The only reader of the tracking store: plans, a tidy frame with a row a record, and one of curves.
+
+Everything comes through MLflow's client. What was read of an embedded store is kept beside it, in `cache/analysis`;
+what has not changed since is not asked for again. Nothing is kept of a server, which may change unseen.
+"""
+
+from analysis.store.client import StoreError
+from analysis.store.frames import curves, discarded, find, plans, runs, topologies, trials, unique_cells
+from analysis.store.rows import COLUMNS
+
+__all__ = [
+    "COLUMNS",
+    "StoreError",
+    "curves",
+    "discarded",
+    "find",
+    "plans",
+    "runs",
+    "topologies",
+    "trials",
+    "unique_cells",
+]
