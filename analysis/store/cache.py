@@ -26,7 +26,7 @@ class Cache:
         path = self._path(kind, experiment_id)
         try:
             table = pq.ParquetFile(path, page_checksum_verification=True).read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             return schema.empty_table()
         except (OSError, ValueError, pa.ArrowException, MemoryError) as error:
             _LOG.warning("%s is damaged (%s); it is made again", path, str(error).splitlines()[0][:200])
@@ -56,4 +56,4 @@ class Cache:
 
 def stamp_of(table: pa.Table) -> str | None:
     """Return the stamp that a table was kept with, if any."""
-    return (table.schema.metadata or {}).get(_STAMP, b"").decode() or None
+    return (table.schema.metadata or {}).get(_STAMP, b"").decode(errors="replace") or None
