@@ -1,7 +1,7 @@
 """Remove from a store what nobody needs any more. It shows what, and how much, and asks first.
 
   checkpoints   of cells that are done, or that have no record
-  cache         decoded images, and what analysis has read; made again when they are wanted
+  cache         decoded images; they are made again when they are wanted
   journals      damaged ones, that were rebuilt
   discarded     runs in MLflow's bin that hold no result
 

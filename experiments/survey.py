@@ -121,6 +121,8 @@ class Survey:
         root = self._stores.root
         if not any(held(lock) for lock in root.glob("locks/*.lock")):
             for path in _files(root / "cache"):
+                if root / "cache" / "analysis" in path.parents:
+                    continue  # small, and wanted at the next reading
                 yield Rubbish(kind="cache", what=f"{path.name}, made again if wanted", paths=(path,), size=_size(path))
         for path in sorted(root.glob("optuna.journal.damaged-*")):
             yield Rubbish(kind="journals", what=f"{path.name}: rebuilt since", paths=(path,), size=_size(path))

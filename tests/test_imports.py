@@ -72,7 +72,8 @@ def test_only_tracking_and_a_runs_recorder_write_to_mlflow_and_only_the_store_re
     }
     stores = {"experiments/stores/check.py", "experiments/stores/move.py"}  # of whole stores, not of a study
     record = {"experiments/recording/tracking.py", "experiments/recording/recorder.py"}
-    assert users == {*record, "analysis/store.py", *stores}
+    readers = {path for path in users if path.startswith("analysis/store/")}
+    assert readers and users - readers == {*record, *stores}
 
 
 def test_what_runs_and_records_a_cell_knows_nothing_of_how_it_is_scheduled() -> None:

@@ -188,7 +188,8 @@ def _scale(panels: Sequence[Axes], curves: dict[str, pd.DataFrame]) -> bool:
         logarithmic = sum(bottom <= tick <= top for tick in ticks) >= _LABELS
         if logarithmic:
             first.set_yscale("log")
-            first.yaxis.set_major_locator(FixedLocator(ticks))
+            # Each panel makes and places all of its ticks at each drawing, also those that it does not show.
+            first.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if bottom / 2 < tick < 2 * top]))
             first.yaxis.set_minor_locator(NullLocator())
             break
     else:
