@@ -77,7 +77,7 @@ def test_only_tracking_and_a_runs_recorder_write_to_mlflow_and_only_the_store_re
 
 
 def test_what_runs_and_records_a_cell_knows_nothing_of_how_it_is_scheduled() -> None:
-    for room in ("recording", "pools", "grids"):
+    for room in ("recording", "pools", "grids", "stores"):
         files = modules(f"experiments/{room}")
         assert files
         for path in [*files, ROOT / "experiments/trial.py", ROOT / "experiments/grid.py"]:

@@ -2,30 +2,20 @@
 
 import abc
 import collections
-import contextlib
-import json
-import logging
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.pruners import BasePruner
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
 from experiments.grid import Cell
+from experiments.stores.journal import open_study
 from experiments.trial import Progress
 
 CELL = "cell_id"
 WHY = "why"
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-logger = logging.getLogger(__name__)
 
 
 class Attempts(abc.ABC):
@@ -38,7 +28,7 @@ class Attempts(abc.ABC):
     """
 
     def __init__(self, journal: Path | str, name: str, pruner: BasePruner | None = None) -> None:
-        self._study = _open(journal, name, pruner)
+        self._study = open_study(journal, name, pruner)
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -150,82 +140,3 @@ class Queue(Attempts):
         """See `Attempts.resume`."""
         cell = self._enqueued.pop(cell_id, None) or self._behind.pop(cell_id)
         return cell, self._begun(cell)
-
-
-class _JournalLock:
-    """Held by whoever writes to the journal. Optuna's own stays when its holder is killed, and outlasts its term where
-    the journal's path is relative; this one ends with its process."""
-
-    def __init__(self, journal: Path) -> None:
-        self._lock = FileLock(journal.with_name(f"{journal.name}.flock"))
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-
-def repair_journal(path: Path) -> bool:
-    """Cut off a last line that was not written whole; the next append would corrupt the journal otherwise.
-
-    Returns:
-        whether anything was cut.
-    """
-    if not path.exists() or path.stat().st_size == 0:
-        return False
-    lock = _JournalLock(path)  # the schedulers of other studies append to the same file
-    lock.acquire()
-    try:
-        with path.open("rb+") as file:
-            content = file.read()
-            if content.endswith(b"\n"):
-                return False
-            file.truncate(content.rfind(b"\n") + 1)
-    finally:
-        lock.release()
-    return True
-
-
-def _open(journal: Path | str, name: str, pruner: BasePruner | None) -> optuna.Study:
-    if isinstance(journal, str):
-        return _study(database(journal), name, pruner)
-    if repair_journal(journal):
-        logger.warning("%s ended in the middle of a line; that line was cut off", journal)
-    try:
-        return _study(journal_storage(journal), name, pruner)
-    except (json.JSONDecodeError, KeyError, ValueError) as error:
-        aside = journal.with_name(f"{journal.name}.damaged-{int(time.time())}")
-        with contextlib.suppress(FileNotFoundError):
-            journal.replace(aside)
-        logger.warning("%s cannot be read (%s); set aside as %s and rebuilt", journal, error, aside.name)
-        return _study(journal_storage(journal), name, pruner)
-
-
-def journal_storage(journal: Path) -> JournalStorage:
-    """Optuna's studies in a file."""
-    lock: Any = _JournalLock(journal)
-    return JournalStorage(JournalFileBackend(str(journal), lock))
-
-
-def database(url: str) -> RDBStorage:
-    """Optuna's studies in a database.
-
-    Raises:
-        ValueError: it cannot be opened.
-    """
-    try:
-        # A connection that was cut while nobody used it is made anew.
-        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    except (SQLAlchemyError, ImportError) as error:
-        first = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise ValueError(
-            f"queue={url} cannot be opened ({first}): see that it runs, and that you may use it"
-        ) from error
-
-
-def _study(storage: BaseStorage, name: str, pruner: BasePruner | None) -> optuna.Study:
-    return optuna.create_study(
-        study_name=name, storage=storage, direction="minimize", pruner=pruner, load_if_exists=True
-    )

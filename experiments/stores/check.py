@@ -15,8 +15,8 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from experiments.recording.tracking import quieten
-from experiments.scheduling.queue import database, journal_storage
 from experiments.stores import Stores
+from experiments.stores.journal import open_storage
 
 NAME = "store-check"
 
@@ -80,7 +80,7 @@ def _tracking(stores: Stores, name: str) -> None:
 
 
 def _queue(journal: Path | str, name: str) -> None:
-    storage = database(journal) if isinstance(journal, str) else journal_storage(journal)
+    storage = open_storage(journal)
     study = optuna.create_study(study_name=name, storage=storage)
     try:
         study.enqueue_trial({}, user_attrs={"cell": "written"})

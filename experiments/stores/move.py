@@ -9,8 +9,8 @@ from mlflow.entities import Experiment, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
 from experiments.recording.tracking import BATCH, quieten
-from experiments.scheduling.queue import database, journal_storage
 from experiments.stores import Stores
+from experiments.stores.journal import open_storage
 
 MOVED_FROM = "moved_from"
 SOURCE_RUN = "source_run"
@@ -109,13 +109,9 @@ def _copy(old: MlflowClient, new: MlflowClient, run: Run, experiment_id: str, id
 
 
 def _studies(source: Stores, target: Stores) -> list[str]:
-    def storage(stores: Stores) -> optuna.storages.BaseStorage:
-        journal = stores.journal
-        return database(journal) if isinstance(journal, str) else journal_storage(journal)
-
     if source.journal == target.journal:
         return []
-    old, new = storage(source), storage(target)
+    old, new = open_storage(source.journal), open_storage(target.journal)
     there = set(optuna.get_all_study_names(new))
     names = [name for name in optuna.get_all_study_names(old) if name not in there]
     for name in names:

@@ -16,8 +16,9 @@ from experiments.pool import Slot
 from experiments.progress import Display
 from experiments.recording.describe import plan_note, plan_record, plan_view
 from experiments.recording.provenance import collect
-from experiments.scheduling.queue import CELL, Queue, journal_storage
+from experiments.scheduling.queue import CELL, Queue
 from experiments.stores import Stores
+from experiments.stores.journal import open_storage
 from experiments.study import Request, make_plan
 from experiments.trial import Progress
 from tests.experiments.conftest import Workplace
@@ -40,7 +41,7 @@ def journal(tmp_path: Path) -> Path:
 
 def waiting(journal: Path) -> list[str]:
     """Cells that wait in Optuna's own queue."""
-    storage = journal_storage(journal)
+    storage = open_storage(journal)
     (study,) = storage.get_all_studies()
     trials = storage.get_all_trials(study._study_id, states=(TrialState.WAITING,))
     return [trial.user_attrs[CELL] for trial in trials]
