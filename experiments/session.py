@@ -24,6 +24,7 @@ from experiments.recording.tracking import Tracker
 from experiments.scheduling import growth
 from experiments.scheduling.options import Options
 from experiments.scheduling.outcome import Outcome
+from experiments.scheduling.packing import Packer
 from experiments.scheduling.preflight import run_job
 from experiments.scheduling.scheduler import Scheduler
 from experiments.scheduling.searcher import Searcher
@@ -106,6 +107,10 @@ class Session:
         """Room for runs."""
         return self._arrangement.slots
 
+    @property
+    def _packer(self) -> Packer:
+        return Packer(self._arrangement, run_job, self._options.runtime, self.stores)
+
     def plan(self) -> tuple[Plan, DataSet, Trials | None]:
         """The plan as far as the record has brought it, its data, and a search's trials. Starts nothing and writes no
         record.
@@ -114,6 +119,9 @@ class Session:
             ValueError: anything that is asked for does not exist or does not fit.
         """
         plan, data = self._made()
+        automatic = self._arrangement.automatic
+        if automatic is not None and (found := self._packer.remembered(plan, data)) is not None:
+            self._arrangement = automatic.arranged(found.at_once)
         trials = None
         if isinstance(plan.grid, Search):
             trials = trials_ahead(plan, plan.grid, self.stores)
@@ -144,6 +152,11 @@ class Session:
             outside = [self.stores.root, self.results, *([] if root is None else [root])]
             growth.settled(plan, tracker.uri)
             with ownership(self.stores, plan.plan_id):
+                if self._arrangement.automatic is not None:
+                    self._arrangement = self._packer.settle(plan, data, console)
+                    runtime = dataclasses.replace(self._options.runtime, workers=self._arrangement.workers)
+                    self._options = dataclasses.replace(self._options, runtime=runtime)
+                    pool = self._arrangement.open(self.stores.root, run_job)
                 means: dict[str, Any] = {
                     "data": data,
                     "pool": pool,

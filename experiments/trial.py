@@ -185,7 +185,7 @@ def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Fai
         trouble = trouble_of(error)
         if trouble is not None:
             return Blocked(trouble.words)
-        return Failed(_class_of(error), _last_line(error), traceback.format_exc(), _place(error))
+        return Failed(class_of(error), _last_line(error), traceback.format_exc(), _place(error))
     finally:
         lock.release(force=True)
     return Done(top1_error, time.perf_counter() - started)
@@ -238,7 +238,8 @@ def _take(lock: FileLock, stop_asked: Callable[[], bool]) -> None:
 _NO_MEMORY = re.compile(r"can't allocate memory|CUDA error: out of memory|_STATUS_ALLOC_FAILED")
 
 
-def _class_of(error: Exception) -> str:
+def class_of(error: Exception) -> str:
+    """The class of a failure, of `schema.FAILURES`."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY.search(str(error)):
         return schema.OUT_OF_MEMORY
     return schema.NOT_FINITE if isinstance(error, NotFiniteError) else schema.ERROR

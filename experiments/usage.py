@@ -37,8 +37,8 @@ def help_page(console: Console) -> None:
             "retry": "failed: run failed cells again; stale: those that other code made",
             "pool.gpus": "auto, all, none, how many, or a list",
             "pool.gpus_per_run": "replicas of every run, which share its batches, a GPU each; part of the recipe",
-            "pool.*": "slots_per_gpu, cpu_slots (0: as many as cores), threads, workers (decode images), "
-            "channels_last, compile, recompute (less memory, more time), deterministic",
+            "pool.*": "slots_per_gpu, cpu_slots (auto: measured; 0: as many as cores), threads, workers (decode "
+            "images), channels_last, compile, recompute (less memory, more time), deterministic",
             "store, results": "folders of the record and of tables and figures",
             "tracking, queue": "URIs of an MLflow server (results) and a database (Optuna), see experiments.stores",
             "study.retries, .patience": "of lost runs; seconds to wait for a store",

@@ -15,6 +15,7 @@ from experiments.pools.gpus import choose_gpus, slots
 from experiments.pools.local import LocalPool
 from experiments.pools.server import PRELOAD
 
+AUTO = "auto"
 GPU_WORKERS = 4  # processes that decode images beside a GPU of an engine, whose cores are not known here
 
 
@@ -25,11 +26,28 @@ class Arrangement:
     Args:
         workers: processes of a run that decode images.
         open: makes the pool; `store` is a folder that all its machines see.
+        automatic: where the number of runs at once is to be measured; `slots` are then a guess.
     """
 
     slots: Sequence[Slot]
     workers: int
     open: Callable[[Path, Target], Pool]
+    automatic: "Automatic | None" = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Automatic:
+    """A number of runs at once that is to be measured, see `experiments.scheduling.packing`.
+
+    Args:
+        setting: that asks for it.
+        most: that may be.
+        arranged: what the settings ask for, with so many.
+    """
+
+    setting: str
+    most: int
+    arranged: Callable[[int], Arrangement]
 
 
 def arrange(pool: DictConfig, replicas: int) -> Arrangement:
@@ -42,19 +60,42 @@ def arrange(pool: DictConfig, replicas: int) -> Arrangement:
         ValueError: something that is not there, or does not fit.
     """
     at_least(pool.threads, 1, "pool.threads")
-    at_least(pool.slots_per_gpu, 1, "pool.slots_per_gpu")
+    for name, least in (("slots_per_gpu", 1), ("cpu_slots", 0)):
+        if name in pool:
+            _check_count(pool, name, least)
     if pool.workers is not None:
         at_least(pool.workers, 0, "pool.workers")
     return {"local": _local, "slurm": _slurm, "ray": _ray}[pool.kind](pool, replicas)
 
 
 def _local(pool: DictConfig, replicas: int) -> Arrangement:
-    cpu_slots = at_least(pool.cpu_slots, 0, "pool.cpu_slots") or max(1, _cores() // (pool.threads * replicas))
-    places = slots(choose_gpus(plain(pool.gpus)), pool.slots_per_gpu, cpu_slots, replicas)
-    # Beside a GPU its share of the cores; on a CPU, which trains, none.
-    workers = 0 if places[0].device == "cpu" else max(1, _cores() // len(places))
-    workers = workers if pool.workers is None else pool.workers
-    return Arrangement(places, workers, lambda store, target: LocalPool(places, target))
+    gpus, room = choose_gpus(plain(pool.gpus)), max(1, _cores() // (pool.threads * replicas))
+    name = "slots_per_gpu" if gpus else "cpu_slots"
+
+    def arranged(count: int) -> Arrangement:
+        places = slots(gpus, count, count, replicas)
+        # Beside a GPU its share of the cores; on a CPU, which trains, none.
+        workers = 0 if places[0].device == "cpu" else max(1, _cores() // len(places))
+        workers = workers if pool.workers is None else pool.workers
+        return Arrangement(places, workers, lambda store, target: LocalPool(places, target))
+
+    if pool[name] != AUTO:
+        return arranged(pool[name] or room)
+    # A run on a GPU wants a core of its own, too.
+    most = room if not gpus else max(1, _cores() * replicas // len(gpus))
+    first = arranged(1 if gpus else room)
+    return dataclasses.replace(first, automatic=Automatic(f"pool.{name}", most, arranged))
+
+
+def _check_count(pool: DictConfig, name: str, least: int) -> None:
+    """Raise a ValueError unless a setting is a number of runs at once, or `auto` on this machine."""
+    said = pool[name]
+    if said == AUTO and pool.kind != "local":
+        raise ValueError(f"pool.{name}=auto measures on this machine, and this is pool={pool.kind}: give a number")
+    if said != AUTO and (not isinstance(said, int) or isinstance(said, bool)):
+        raise ValueError(f"pool.{name} wants a whole number or auto, such as pool.{name}=2; it got {said!r}")
+    if said != AUTO:
+        at_least(said, least, f"pool.{name}")
 
 
 def _slurm(pool: DictConfig, replicas: int) -> Arrangement:

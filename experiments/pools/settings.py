@@ -14,13 +14,14 @@ class PoolConfig:
     Args:
         gpus_per_run: replicas of every run, each on a GPU of its own (without GPUs: each in a process of the same CPU
             slot). They are part of the recipe: this is its `replicas`.
+        slots_per_gpu: runs at once on each GPU; `auto` measures, see `experiments.scheduling.packing`.
         channels_last, compile: quicker ways of the same mathematics, see `dhm.training.Runtime`.
         recompute: less memory for more time, see there.
     """
 
     kind: str = MISSING
     gpus_per_run: typing.Optional[int] = None  # noqa: UP045
-    slots_per_gpu: int = 1
+    slots_per_gpu: Any = 1
     threads: int = 1
     workers: typing.Optional[int] = None  # noqa: UP045
     deterministic: bool = True
@@ -31,11 +32,15 @@ class PoolConfig:
 
 @dataclasses.dataclass
 class LocalPoolConfig(PoolConfig):
-    """This machine, see `experiments.pools.local`."""
+    """This machine, see `experiments.pools.local`.
+
+    Args:
+        cpu_slots: runs at once without GPUs; 0 is as many as there are cores, `auto` measures.
+    """
 
     kind: str = "local"
     gpus: Any = "auto"
-    cpu_slots: int = 0
+    cpu_slots: Any = 0
 
 
 @dataclasses.dataclass

@@ -17,6 +17,7 @@ from dhm.recipe import Recipe
 from dhm.training import Callback, Runtime, Training
 from experiments.grid import Cell, Plan
 from experiments.pool import Ended, Pool, Send
+from experiments.scheduling.timing import Timing, run_timing
 from experiments.trial import run_cell
 
 TRIES = 3
@@ -68,7 +69,9 @@ class _FirstStep(Callback):
 
 
 def run_job(job: Any, send: Send, stop_asked: Callable[[], bool]) -> Any:
-    """What a pool runs in its slots: cells, and the probe before them."""
+    """What a pool runs in its slots: cells, and before them a probe, and steps that are timed."""
+    if isinstance(job, Timing):
+        return run_timing(job, send, stop_asked)
     return run_probe(job, stop_asked) if isinstance(job, Probe) else run_cell(job, send, stop_asked)
 
 

@@ -61,7 +61,7 @@ def test_levels_go_by_the_names_of_factors() -> None:
         ("epochs=3.5", ["epochs", "3.5"]),
         ("optim.lr=fast", ["optim.lr", "fast"]),
         ("plan=maybe", ["plan", "maybe"]),
-        ("pool.slots_per_gpu=two", ["pool.slots_per_gpu", "two"]),
+        ("pool.threads=two", ["pool.threads", "two"]),
         ("+x=1", ["+x=1", "none can be added"]),
         ("++epochs=1", ["++epochs=1", "none can be added"]),
         ("~grid", ["~grid", "none can be added or removed"]),
