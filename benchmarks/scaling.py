@@ -4,16 +4,17 @@
     python -m benchmarks.scaling --figure docs/images/scaling.svg      draws what was measured
 
 A discrete-event simulation that drives the real scheduler, with its journal, its tracking store and its live table:
-only the pool and the clock are made up (`benchmarks.simulation`). What the scheduler really takes passes on the
-simulated clock, so that slots which wait for it are seen to wait; what runs write is counted apart, since they do it
-elsewhere. Some runs fail, and some are preempted and start again.
+only the pool and the clock are made up (`benchmarks.simulation`). The processor time that the scheduler really takes
+passes on the simulated clock, so that slots which wait for it are seen to wait; what runs write is counted apart, since
+they do it elsewhere. Some runs fail, and some are preempted and start again.
 
-Processor time is the figure that counts; wall time has what else the machine did, and the disk.
+Wall time has what else the machine did, and its disk; with TMPDIR=/dev/shm the stores are in memory.
 """
 
 import argparse
 import contextlib
 import io
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any, cast
 from mlflow import MlflowClient
 from rich.console import Console
 
+from analysis import style
 from benchmarks.machine import describe, write
 from benchmarks.simulation import Clock, Meter, SimulatedPool, Weather
 from dhm.data import DataSet
@@ -38,6 +40,14 @@ from experiments.study import Request, make_plan
 METHODS, SEEDS = ("plain", "dhm"), 10
 TRACKING = ("open_run", "reopen_run", "close_interrupted", "close_failed", "record_plan")
 QUEUE = ("__init__", "reconcile", "ask", "tell_done", "tell_failed")
+
+REST = "rest"
+PARTS = {
+    "tracking store": "MLflow: open the cell's run",
+    "queue": "Optuna: enqueue, ask, tell",
+    "live table": "live table",
+    REST: "the scheduler itself",
+}
 
 
 def grid(cells: int) -> Grid:
@@ -75,18 +85,19 @@ def schedule(plan: Plan, data: DataSet, stores: Stores, slots: int, weather: Wea
         stack.enter_context(meter.database())
         stack.enter_context(meter.methods("tracking store", *((Tracker, name) for name in TRACKING)))
         stack.enter_context(meter.methods("queue", *((Queue, name) for name in QUEUE)))
-        stack.enter_context(meter.methods("live table", (Display, "_render")))
+        stack.enter_context(meter.methods("live table", (Display, "_draw")))
         outcome = scheduler.run()
         scheduler.close()
     cpu, wall = clock.own
     assert outcome.stopped is None and not outcome.missing
     cells = len(plan.cells)
+    parts = {**meter.cpu, REST: cpu - sum(meter.cpu.values())}
     return {
         "trained": outcome.trained,
         "failed": len(outcome.failed),
         "cpu_ms": 1000 * cpu / cells,
         "wall_ms": 1000 * wall / cells,
-        "parts_cpu_ms": {what: 1000 * seconds / cells for what, seconds in meter.cpu.items()},
+        "parts_cpu_ms": {what: 1000 * seconds / cells for what, seconds in parts.items()},
         "run_writing_cpu_ms": 1000 * pool.writing_cpu / cells,
         "asked": {what: count / cells for what, count in sorted(meter.asked.items())},
         "journal_lines": (_lines(stores) - lines) / cells,
@@ -112,6 +123,37 @@ def measure(folder: Path, cells: int, slots: int, weather: Weather) -> dict[str,
     return {"cells": len(plan.cells), "plan_cpu_s": planned, **first, "again_cpu_s": again["cpu_ms"] * cells / 1000}
 
 
+def draw(measured: Path, out: Path) -> None:
+    """Draw what was measured: the scheduler's processor time a cell by what it is spent on, and slots that wait."""
+    results = json.loads(measured.read_text())["results"]
+    places, sizes = range(len(results)), [f"{result['cells']:,}" for result in results]
+    with style.look():
+        made = style.figure(style.DOUBLE, 2.6)
+        costs, waits = made.subplots(1, 2)
+        below = [0.0] * len(results)
+        for (name, words), colour in zip(PARTS.items(), style.shades(len(PARTS)), strict=True):
+            heights = [result["parts_cpu_ms"][name] for result in results]
+            costs.bar(places, heights, 0.6, bottom=below, color=colour, label=words)
+            below = [low + height for low, height in zip(below, heights, strict=True)]
+        for place, total in zip(places, below, strict=True):
+            costs.annotate(f"{total:.1f}", (place, total), (0, 2), textcoords="offset points", ha="center")
+        costs.set(ylabel="processor time (ms a cell)", title="what scheduling a cell takes")
+        shares = [100 * result["idle_share"] for result in results]
+        waits.bar(places, shares, 0.6, color=style.FAINT)
+        for place, share in zip(places, shares, strict=True):
+            waits.annotate(f"{share:.2f} %", (place, share), (0, 2), textcoords="offset points", ha="center")
+        waits.set(ylabel="% of slot time", title="slots that wait for the scheduler")
+        for axes in (costs, waits):
+            axes.set_xticks(places, sizes)
+            axes.set(xlabel="cells")
+            axes.margins(y=0.12)
+            axes.grid(axis="x", visible=False)
+        made.legend(loc="outside lower center", ncols=len(PARTS))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        made.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
+    print(f"written to {out}")
+
+
 def main() -> None:
     """Measure, print, and write the figures with the machine that they are from; or draw them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,7 +161,11 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=Weather().seconds, help="that a run takes, on average")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scaling.json"))
+    parser.add_argument("--figure", type=Path, help="draw what --out has, and measure nothing")
     options = parser.parse_args()
+    if options.figure is not None:
+        draw(options.out, options.figure)
+        return
     machine = describe(slots=options.slots, run_s=options.seconds)
     results = []
     for cells in options.cells:

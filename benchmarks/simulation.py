@@ -23,7 +23,8 @@ START_S = 5.0  # from a slot's being given a cell to its first step, about
 
 
 class Clock:
-    """Simulated seconds. What the scheduler really takes passes on it too; what happens `apart` does not."""
+    """Simulated seconds. The processor time that the scheduler really takes passes on it too, without what else the
+    machine does; what happens `apart` does not."""
 
     def __init__(self) -> None:
         self._began = time.process_time(), time.perf_counter()
@@ -39,7 +40,7 @@ class Clock:
     @property
     def now(self) -> float:
         """Simulated seconds since the clock was made."""
-        return self.own[1] + self._jumped
+        return self.own[0] + self._jumped
 
     def jump_to(self, when: float) -> None:
         """Nothing happens until then."""

@@ -70,8 +70,9 @@ class Display:
             soft_wrap=True,
         )
         if waiting and self._console.is_terminal:
-            self._live = Live(self._render(), console=self._console, refresh_per_second=1 / REFRESH, transient=True)
-            self._live.start()
+            # Drawn by `tick` alone: a thread of its own would draw the same picture again.
+            self._live = Live(self._render(), console=self._console, auto_refresh=False, transient=True)
+            self._live.start(refresh=True)
 
     def started(self, slot: Slot, cell: Cell) -> None:
         """A cell is in a slot."""
@@ -126,7 +127,7 @@ class Display:
     def tick(self) -> None:
         """Time has passed."""
         if self._live is not None and time.monotonic() >= self._next_picture:
-            self._live.update(self._render())
+            self._draw(self._live)
             self._next_picture = time.monotonic() + REFRESH
 
     def close(self) -> None:
@@ -134,6 +135,9 @@ class Display:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def _draw(self, live: Live) -> None:
+        live.update(self._render(), refresh=True)
 
     def _render(self) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
