@@ -1,6 +1,6 @@
 # Every target sets up what it needs, once, in .venv; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-faults test-engines check format ui report notebooks docs bench clean
+.PHONY: help run test test-slow test-faults test-engines check format ui report notebooks docs screenshots bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -60,6 +60,9 @@ notebooks: $(READY) ## execute the notebooks on the recorded runs (one whose gri
 docs: $(READY) ## build the documentation into site/; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "open site/index.html; to search in it: $(BIN)/mkdocs serve"
+
+screenshots: $(READY) ## take the pictures of MLflow's pages in docs/images again (needs Chromium, and what make run records)
+	$(BIN)/python -m docs.images.screenshots
 
 bench: $(READY) ## measure everything anew on a quiet machine: training, data, studies, analysis (about 15 minutes)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -93,7 +93,8 @@ ERROR_FILE = "error.txt"  # the whole trace of a failure
 # PLAN_TAG.PLAN_ID.0, PLAN_TAG.PLAN_ID.1, ... (an experiment tag holds at most 5,000 characters). Its keys:
 #   plan_id, grid, benchmark, title, question, reading (Markdown: how to read the comparison),
 #   overrides (list of what the command line changed in the base recipe and the levels; empty for the plain grid),
-#   extent (list of what it said besides about how far to go), data_words (how many classes and images),
+#   extent (list of what it said besides: how far to go, where grid and images lie),
+#   data_words (how many classes and images),
 #   factors ({name: [levels]}), baseline (name of a variant), seeds (list of ints),
 #   code, data (as the tags above, when the plan was last run), updated (seconds since the epoch),
 #   figures (names of modules in analysis/figures),

@@ -19,7 +19,8 @@ from experiments.search import Search
 from experiments.stores import Stores
 
 ELSEWHERE = "elsewhere"
-STATES = ("done", "failed", ELSEWHERE, "missing")
+STALE = "stale"
+STATES = ("done", "failed", STALE, ELSEWHERE, "missing")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class VariantForecast:
     """What a variant would take.
 
     Args:
-        states: one of `STATES` by seed; elsewhere: trained for another plan, to be copied.
+        states: one of `STATES` by seed; stale: done by other code; elsewhere: trained for another plan, to be copied.
         cost: of its network in training, for one image.
         seconds: of a cell; not a number before a first one has ended.
     """
@@ -136,12 +137,13 @@ def forecast(plan: Plan, data: DataSet, trials: Trials | None, stores: Stores, *
         runs = None
     found = {} if runs is None else records.of_plan(runs, plan)
     mine = {cell.cell_id for cell in plan.cells} - set(found)
-    elsewhere = set() if runs is None else mine & set(records.originals(runs, code_hash()))
+    code = code_hash()
+    elsewhere = set() if runs is None else mine & set(records.originals(runs, code))
     costs = {variant.name: _cost(variant, data) for variant in plan.variants}
     seconds = {} if runs is None else _seconds(plan, runs, {name: c.flops for name, c in costs.items()})
     states: dict[str, dict[int, str]] = {variant.name: {} for variant in plan.variants}
     for cell in plan.cells:
-        states[cell.variant.name][cell.seed] = _state(found, elsewhere, cell.cell_id)
+        states[cell.variant.name][cell.seed] = _state(found, elsewhere, cell.cell_id, code)
     variants = [
         VariantForecast(
             variant=variant,
@@ -158,13 +160,15 @@ def _cost(variant: Variant, data: DataSet) -> cost.Cost:
     return cost.measure(variant.recipe, channels=data.channels, size=data.image_shape, num_classes=data.num_classes)
 
 
-def _state(found: dict[str, records.CellRecord], elsewhere: set[str], cell_id: str) -> str:
+def _state(found: dict[str, records.CellRecord], elsewhere: set[str], cell_id: str, code: str) -> str:
     record = found.get(cell_id)
     if cell_id in elsewhere:
         return ELSEWHERE
     if record is None or record.state not in (records.DONE, records.FAILED):
         return "missing"
-    return "done" if record.state == records.DONE else "failed"
+    if record.state == records.FAILED:
+        return "failed"
+    return "done" if record.code == code else STALE
 
 
 def _seconds(plan: Plan, runs: pd.DataFrame, flops: dict[str, int]) -> dict[str, float]:

@@ -233,7 +233,7 @@ class Plan:
         levels: of every factor.
         overrides: what the command changed in the base recipe and in the levels, in its own words; they make it
             another plan.
-        extent: how far the command goes besides its seeds, in its own words.
+        extent: how far the command goes besides its seeds, and where it finds grid and images, in its own words.
         fingerprint: of the data's content.
         data_words: how many classes and images it has.
         base: the recipe before the factors.

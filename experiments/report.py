@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis import coverage, store
-from experiments.forecast import ELSEWHERE, Forecast, Trials
+from experiments.forecast import ELSEWHERE, STALE, Forecast, Trials
 from experiments.grid import Plan
 from experiments.scheduling.outcome import Outcome
 from experiments.scheduling.searcher import Selection
@@ -22,7 +22,7 @@ def plan_table(console: Console, ahead: Forecast) -> None:
     plan = ahead.plan
     if ahead.trials is not None:
         _trials_ahead(console, plan, ahead.trials)
-    counts = {state: number for state, number in ahead.counts.items() if number or state != ELSEWHERE}
+    counts = {state: number for state, number in ahead.counts.items() if number or state not in (ELSEWHERE, STALE)}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("variant")
     for heading in (*counts, "parameters", "MFLOPs", "s a cell"):
@@ -38,7 +38,9 @@ def plan_table(console: Console, ahead: Forecast) -> None:
     console.print(f"recipe: {plan.base.arch}, {plan.base.epochs} epochs; {source}", markup=False, soft_wrap=True)
     console.print(f"data: {plan.data_words}; store: {ahead.store}\n", markup=False, soft_wrap=True)
     console.print(table)
-    words = {ELSEWHERE: "trained for other plans, to be copied"}
+    words = {STALE: "done by other code (retry=stale trains them again)"} | {
+        ELSEWHERE: "trained for other plans, to be copied"
+    }
     total = ", ".join(f"{number} {words.get(state, state)}" for state, number in counts.items())
     unknown = math.isnan(ahead.seconds)
     time = "unknown before the first cell ends" if unknown else f"about {ahead.seconds / 60:.1f} minutes"

@@ -1,6 +1,7 @@
 """From settings to a plan, and from a plan to its outcome: what the command line does, in three calls."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
         variants=variants,
         seeds=seeds,
         overrides=_said(request),
-        extent=_extent(request),
+        extent=[*_extent(request), *_places(grid, request)],
         looks=at,
         counts={variant.name: len(seeds) for variant in variants} if at else {},
         fingerprint=data.fingerprint,
@@ -185,6 +186,17 @@ def written(value: Any) -> str:
 def _extent(request: Request) -> list[str]:
     said = {name: getattr(request, name) for name in ("trials", "max_seeds", "look_every")}
     return [f"study.{name}={value}" for name, value in said.items() if value is not None]
+
+
+def _places(grid: Grid, request: Request) -> list[str]:
+    """Where the command finds the grid and the images."""
+    found = {"grid_dir": Path(grid.source).parent if grid.source else None, "data.root": request.data_root}
+    plain = re.compile(r"[\w./~-]+")
+    return [
+        f"{name}={path if plain.fullmatch(str(path)) else written(str(path))}"
+        for name, path in found.items()
+        if path is not None
+    ]
 
 
 def _looks(request: Request) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ def test_a_script_reads_a_plan(methods: Workplace) -> None:
     plan = json.loads(done.stdout)
     assert (plan["experiment"], plan["slots"], plan["trials"]) == ("digits/methods", 2, None)
     assert plan["overrides"] == ["epochs=2"]
-    assert plan["cells"] == {"done": 6, "failed": 0, "elsewhere": 0, "missing": 3}
+    assert plan["cells"] == {"done": 6, "failed": 0, "stale": 0, "elsewhere": 0, "missing": 3}
     assert [each["name"] for each in plan["variants"]] == ["plain", "dsl", "dhm"]
     plain, _, dhm = plan["variants"]
     assert plain["cells"] == {"0": "done", "1": "done", "2": "missing"}

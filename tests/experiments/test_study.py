@@ -308,6 +308,8 @@ def test_cells_that_other_code_made_are_refused_a_table_and_made_again_when_aske
     client = MlflowClient(workplace.uri)
     (old,) = workplace.records().set_index(schema.VARIANT).loc[["dsl"], "run_id"]
     client.set_tag(old, schema.CODE, "other")
+    assert workplace.run("grid=methods", "seeds=1", "plan=true") == 0
+    assert "2 done, 0 failed, 1 done by other code (retry=stale" in capsys.readouterr().out
     assert workplace.run("grid=methods", "seeds=1") == 1
     shown = " ".join(capsys.readouterr().out.split())
     assert "2 codes" in shown and "retry=stale" in shown

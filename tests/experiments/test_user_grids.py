@@ -1,9 +1,14 @@
+import shlex
 from pathlib import Path
 
 import pytest
 
+from analysis.plan import Plan as PlanRecord
+from experiments import api
 from experiments.benchmarks import BENCHMARKS
+from experiments.describe import plan_record
 from experiments.grid import GRIDS
+from experiments.provenance import collect
 from experiments.user_grids import read_grid, register_folder
 
 GOOD = """
@@ -41,6 +46,19 @@ def test_a_folder_adds_its_grids_and_a_name_that_is_taken_is_refused(tmp_path: P
     assert "learning_rate" in GRIDS
     with pytest.raises(ValueError, match=r"learning_rate.*is there already"):
         register_folder(tmp_path)
+
+
+def test_the_command_that_goes_on_with_it_finds_it(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    plan = api.plan("learning_rate", grid_dir=tmp_path, store=tmp_path / "store").plan
+    record = plan_record(plan, collect(), 0.0)
+    command = PlanRecord.from_record(record, experiment=plan.experiment, experiment_id="1").command
+    assert shlex.split(command)[3:] == [
+        "grid=learning_rate",
+        "benchmark=digits",
+        f"grid_dir={tmp_path}",
+        "seeds=2",
+    ]
 
 
 @pytest.mark.parametrize(
