@@ -6,9 +6,9 @@ import pytest
 from analysis.plan import Plan as PlanRecord
 from experiments import api
 from experiments.benchmarks import BENCHMARKS
-from experiments.describe import plan_record
 from experiments.grid import GRIDS
-from experiments.provenance import collect
+from experiments.recording.describe import plan_record
+from experiments.recording.provenance import collect
 from experiments.user_grids import read_grid, register_folder
 
 GOOD = """
