@@ -152,11 +152,21 @@ class Recorder(Callback):
         }
         if training.history:
             environment |= {"resumed_at_epoch": training.epoch, "earlier_attempts": self._earlier()}
-        self._client.log_inputs(self._info.run_id, [self._input(training.recipe.data)])
+        self.write_input(self._input(training.recipe.data))
         with _folder_of({**self._info.files, schema.ENVIRONMENT_FILE: environment}) as folder:
             if self._info.patch:
                 (folder / schema.PATCH_FILE).write_bytes(self._info.patch.encode("utf-8", "surrogateescape"))
             self._client.log_artifacts(self._info.run_id, str(folder))
+
+    def write_input(self, data: DatasetInput) -> None:
+        """Write which data the run trains on, while other runs may write the same."""
+        try:
+            self._client.log_inputs(self._info.run_id, [data])
+        except MlflowException as error:
+            if "UNIQUE" not in str(error).upper():
+                raise
+            # Another run wrote the same data set between MLflow's look and its own write; now it is found.
+            self._client.log_inputs(self._info.run_id, [data])
 
     def _input(self, data: DataSpec) -> DatasetInput:
         dataset = Dataset(
