@@ -16,13 +16,14 @@ Exit codes: 0 done, or nothing to do; 1 not confirmed; 2 a mistake.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dhm.registry import unknown
-from experiments.recording.tracking import purge
-from experiments.status import megabytes
 from experiments.stores import Stores
-from experiments.survey import Rubbish, Survey
-from experiments.words import CommandLine, tell_mistake
+from experiments.words import CommandLine, megabytes, tell_mistake
+
+if TYPE_CHECKING:
+    from experiments.survey import Rubbish, Survey
 
 KINDS = ("checkpoints", "cache", "journals", "discarded")
 SHOWN = 20  # of a kind, by name
@@ -43,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for word in words:
             if word not in KINDS:
                 raise unknown("kind", word, KINDS)
+        # Seconds to import, for which help and a mistake need not wait.
+        from experiments.recording.tracking import purge  # noqa: PLC0415
+        from experiments.survey import Survey  # noqa: PLC0415
+
         stores = Stores(root=Path(settings["store"]))
         survey = Survey(stores)
         ids = [] if settings["runs"] is None else settings["runs"].split(",")
@@ -69,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return tell_mistake(error)
 
 
-def _chosen(survey: Survey, kinds: Sequence[str], ids: Sequence[str]) -> list[Rubbish]:
+def _chosen(survey: "Survey", kinds: Sequence[str], ids: Sequence[str]) -> "list[Rubbish]":
     found = list(survey.rubbish())
     known = {item.run_id for item in found if item.run_id}
     for run_id in ids:
@@ -85,7 +90,7 @@ def _chosen(survey: Survey, kinds: Sequence[str], ids: Sequence[str]) -> list[Ru
     return chosen
 
 
-def _show(chosen: Sequence[Rubbish]) -> None:
+def _show(chosen: "Sequence[Rubbish]") -> None:
     for kind in KINDS:
         items = [item for item in chosen if item.kind == kind]
         if items:

@@ -16,6 +16,11 @@ def tell_mistake(error: Exception | str) -> int:
     return 2
 
 
+def megabytes(size: int) -> str:
+    """A size for a person."""
+    return f"{size / 1e6:,.1f} MB"
+
+
 class CommandLine:
     """Reads a command line; a mistake in it is a ValueError.
 

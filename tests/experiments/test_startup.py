@@ -19,6 +19,8 @@ from experiments.run import main
 code = main(sys.argv[1:])
 print(json.dumps({"code": code, "loaded": [name for name in %r if name in sys.modules]}))
 """
+CALL = "code = main(sys.argv[1:])"
+CAUGHT = f"try:\n    {CALL}\nexcept SystemExit as told:\n    code = told.code"
 
 
 def loaded(*words: str) -> tuple[int, set[str], str]:
@@ -39,6 +41,17 @@ def test_a_misspelt_setting_is_told_before_anything_heavy_is_loaded() -> None:
     code, there, told = loaded("grid=methods", "epocs=3")
     assert (code, there) == (2, set())
     assert "Did you mean 'epochs'" in told
+
+
+@pytest.mark.parametrize("module", ["status", "clean", "reproduce", "stores.__main__"])
+@pytest.mark.parametrize("word", ["--help", "--unknown"])
+def test_the_smaller_commands_answer_before_anything_heavy_is_loaded(module: str, word: str) -> None:
+    script = SCRIPT.replace("experiments.run", f"experiments.{module}").replace(CALL, CAUGHT)
+    command = [sys.executable, "-c", script % (HEAVY,), word]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    expected = {"code": 0 if word == "--help" else 2, "loaded": []}
+    assert json.loads(done.stdout.splitlines()[-1]) == expected
+    assert "usage" in done.stdout if word == "--help" else "unknown" in done.stderr
 
 
 def test_the_list_of_grids_loads_neither_the_record_nor_what_draws() -> None:
