@@ -23,6 +23,7 @@ pytestmark = pytest.mark.engines
 EPOCHS = 30
 STUDY = ("grid=methods", "seeds=1", f"epochs={EPOCHS}", "study.retries=3")
 PATIENCE = 600
+AWAY = 30  # seconds for which nobody can write into the store
 
 
 @dataclasses.dataclass
@@ -194,6 +195,35 @@ def test_a_job_whose_time_is_nearly_over_is_queued_again(slurm: Slurm, on_slurm:
     restarts = [slurm("scontrol", "show", "job", job, "--oneliner") for job in jobs]
     assert any("Restarts=1" in told for told in restarts)
     on_slurm.check(reference)
+
+
+def test_a_preempted_job_goes_on_when_its_turn_comes_again(slurm: Slurm, on_slurm: Study, reference: Study) -> None:
+    scheduler = on_slurm.start()
+    wait_for(on_slurm.in_the_middle(2), "cells in the middle")
+    jobs = set(slurm.jobs())
+    told = slurm("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=sleep 600")
+    urgent = told.strip()
+    try:
+        wait_for(lambda: slurm.jobs().get(urgent) == "RUNNING", "the urgent job to have the nodes")
+    finally:
+        slurm("scancel", urgent)
+    on_slurm.ends_well(scheduler)
+    restarts = [slurm("scontrol", "show", "job", job, "--oneliner") for job in jobs]
+    assert any("Restarts=1" in told for told in restarts), "SLURM queued it again"
+    on_slurm.check(reference)
+
+
+def test_a_store_that_is_away_while_jobs_run_costs_nothing(on_slurm: Study, reference: Study) -> None:
+    scheduler = on_slurm.start()
+    wait_for(on_slurm.in_the_middle(2), "cells in the middle")
+    with contextlib.closing(sqlite3.connect(on_slurm.root / "store" / "mlflow.db", timeout=60)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        time.sleep(AWAY)
+        assert scheduler.poll() is None, on_slurm.said()
+        database.rollback()
+    on_slurm.ends_well(scheduler)
+    frame = on_slurm.check(reference)
+    assert set(frame[schema.ATTEMPTS].astype(int)) == {1}, "and no run was started again for it"
 
 
 def test_cells_of_a_lost_node_go_on_elsewhere(ray_cluster: RayCluster, on_ray: Study, reference: Study) -> None:
