@@ -1,16 +1,19 @@
-"""How long the tables and figures of a large store take, and whether that grows with the runs or faster.
+"""How long the reading of a large store takes, and its tables and figures; whether that grows with the runs or faster.
 
-    python -m benchmarks.analysis_scale [--runs 1000 10000] [--out benchmarks/results/analysis_scale.json]
+    python -m benchmarks.analysis_scale [--runs 1000 10000] [--shapes grids variants] [--stores DIR]
 
-Makes stores of made-up runs, each with 20 params and 20 metrics, one of them a curve of 15 epochs, in two shapes:
+Makes stores of made-up runs, each with 20 params and 20 metrics, 12 of them curves of 100 epochs, in two shapes:
 `grids` (a grid of 50 variants at 20 seeds for every 1,000 runs) and `variants` (one grid that has them all). MLflow
-makes the database; the rows are written past it, since its client would take minutes for them. Then `analysis.build`
-runs on each store, in a process of its own. Its processor time tells how it grows; the wall time, what else ran.
+makes the database; the rows are written past it, since its client would take an hour for them. Measured is, each in a
+process of its own: MLflow's `search_runs` alone; `analysis.store.runs` with nothing kept, and again; `analysis.build`
+with nothing kept, and again. Processor time tells how it grows; the wall time, what else ran. Readings are counted
+from when the store is open, builds from the start of their process.
 """
 
 import argparse
 import contextlib
-import resource
+import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -22,8 +25,8 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from analysis import schema
-from benchmarks.machine import describe, write
+from analysis import build, schema, store
+from analysis.store.client import opened
 from tests.analysis import synthetic
 
 SEEDS = 20
@@ -31,6 +34,8 @@ METHODS = ("plain", "dhm")
 NAMES, METRICS = 20, 20  # of params and of metrics a run
 FIGURES = ("levels", "effects", "training_curves")
 EPOCHS = 100
+NOTHING_KEPT = ("search_runs", "first_reading", "first_build")
+PHASES = ("search_runs", "first_reading", "second_reading", "first_build", "second_build")
 TABLES = ("runs", "tags", "params", "metrics", "latest_metrics")
 
 
@@ -111,40 +116,80 @@ def _copy(database: sqlite3.Connection, run_id: str, seed: int) -> None:
         )
 
 
-def measure(store: Path, out: Path) -> dict[str, float]:
-    """Build a store's tables and figures; return seconds, those of the processor, and the most memory in GiB."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, "-m", "analysis.build", "--store", f"sqlite:///{store}", "--out", str(out), "--quiet"]
-    subprocess.run(command, check=True)
-    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+def search(uri: str) -> None:
+    """What MLflow takes."""
+    with opened(uri) as found:
+        for _ in found.search([experiment.experiment_id for experiment in found.experiments()]):
+            pass
+
+
+def phase(name: str, database: Path) -> dict[str, float]:
+    """Do one thing with a store; return seconds, those of the processor, and the most memory in GiB."""
+    uri = f"sqlite:///{database}"
+    began = 0.0, time.perf_counter()
+    if name.endswith("build"):
+        build.main(["--store", uri, "--out", str(database.parent / "out"), "--quiet"])
+    else:
+        store.plans(uri)  # opens it
+        began = time.process_time(), time.perf_counter()
+        search(uri) if name == "search_runs" else store.runs(uri)
     return {
-        "processor_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-        "wall_s": seconds,
-        # The most that any child has had, in KiB on Linux: stores are measured from the smallest on.
-        "memory_gib": after.ru_maxrss / 2**20,
+        "processor_s": round(time.process_time() - began[0], 2),
+        "wall_s": round(time.perf_counter() - began[1], 2),
+        "memory_gib": round(most_memory() / 2**20, 2),
     }
+
+
+def most_memory() -> int:
+    """The most that this process has had, in KiB; of `getrusage` it would be no less than what its parent had."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
+
+
+def measure(database: Path) -> dict[str, dict[str, float]]:
+    """Do everything with a store, and return what each took."""
+    found = {}
+    for name in PHASES:
+        if name in NOTHING_KEPT:
+            shutil.rmtree(database.parent / "cache", ignore_errors=True)
+        command = [sys.executable, "-m", "benchmarks.analysis_scale", "--phase", name, str(database)]
+        told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        found[name] = json.loads(told.splitlines()[-1])
+        numbers = "{processor_s:7.1f} s of processor, {wall_s:7.1f} s, {memory_gib:.2f} GiB".format(**found[name])
+        print(f"{name:>15}: {numbers}", flush=True)
+    return found
 
 
 def main() -> None:
     """Measure, print, and write the figures with the machine that they are from."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, nargs="+", default=[1000, 10_000], help="multiples of 1,000")
+    parser.add_argument("--shapes", nargs="+", choices=("grids", "variants"), default=["grids", "variants"])
+    parser.add_argument("--stores", type=Path, help="folder to make the stores in, or to find them in as made before")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/analysis_scale.json"))
+    parser.add_argument("--phase", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    found = []
-    for runs in sorted(options.runs):
-        for shape, grids in (("grids", runs // 1000), ("variants", 1)):
-            if shape == "variants" and grids == runs // 1000:
-                continue  # one grid is both shapes
-            with tempfile.TemporaryDirectory() as folder:
-                fill(Path(folder) / "mlflow.db", runs, grids)
-                result = {"runs": runs, "shape": shape, "grids": grids}
-                result |= measure(Path(folder) / "mlflow.db", Path(folder) / "out")
-            found.append(result)
-            told = f"{result['processor_s']:7.1f} s of processor, {result['memory_gib']:.2f} GiB"
-            print(f"{runs:7} runs in {grids:3} grids: {told}", flush=True)
-    machine = describe()
+    if options.phase:
+        print(json.dumps(phase(options.phase[0], Path(options.phase[1]))))
+        return
+    # It loads torch, of which nothing that is measured here has need.
+    from benchmarks.machine import describe, write  # noqa: PLC0415
+
+    machine, found = describe(), []
+    with tempfile.TemporaryDirectory() as folder:
+        for runs in sorted(options.runs):
+            for shape, grids in (("grids", runs // 1000), ("variants", 1)):
+                if shape not in options.shapes or (shape == "variants" and grids == runs // 1000):
+                    continue  # one grid is both shapes
+                database = (options.stores or Path(folder)) / f"{runs}-{shape}" / "mlflow.db"
+                if not database.exists():
+                    database.parent.mkdir(parents=True)
+                    fill(database, runs, grids)
+                print(f"{runs} runs in {grids} grid{'s' * (grids > 1)}:", flush=True)
+                found.append({"runs": runs, "shape": shape, "grids": grids, **measure(database)})
     command = f"python -m benchmarks.analysis_scale --runs {' '.join(map(str, sorted(options.runs)))}"
+    if len(options.shapes) == 1:
+        command += f" --shapes {options.shapes[0]}"
     write(options.out, command, machine, results=found)
 
 
