@@ -175,7 +175,9 @@ EDITS: dict[str, Callable[[Place], object]] = {
     "tag as no cell": lambda p: p.client.delete_tag(p.one(), schema.CELL_ID),
     "add a param": lambda p: p.client.log_param(p.one(), f"param {random.random()}", 1),
     "a point more": lambda p: p.client.log_metric(p.one(), schema.TEST_TOP1, random.random(), step=random.randrange(9)),
-    "a point before": lambda p: p.client.log_metric(p.one(), schema.TEST_TOP1, 3.0, timestamp=1, step=0),
+    "a point before": lambda p: p.client.log_metric(
+        p.one(), schema.TEST_TOP1, random.random(), timestamp=2**41, step=1
+    ),
     "a new curve": lambda p: p.client.log_metric(p.one(), "added", float("nan"), step=1),
     "a hair's breadth": lambda p: p.client.log_metric(
         p.one(), schema.FINAL_TOP1, 14.0 + random.random() * 1e-14, timestamp=2**41, step=9
@@ -201,6 +203,7 @@ def test_after_a_change_a_reading_is_that_without_a_cache(place: Place, edit: st
     time.sleep(2 * SETTLED)
     readings(place.uri)
     EDITS[edit](place)
+    time.sleep(2 * SETTLED)
     assert_equal(readings(place.uri), directly(place.uri), edit)
 
 
@@ -277,6 +280,22 @@ def test_a_damaged_file_is_told_in_a_line_and_made_again(
         assert not caplog.records
 
 
+def test_no_bit_that_is_wrong_is_taken_for_right(place: Place) -> None:
+    readings(place.uri)
+    cache = Cache(place.database)
+    (path, _) = (path for path in place.kept() if path.name.startswith("curves-"))
+    columns, content = pq.read_schema(path).remove_metadata(), path.read_bytes()
+    whole = cache.read("curves", path.stem.removeprefix("curves-"), columns)
+    assert len(whole)
+    for position in range(0, len(content), max(1, len(content) // 300)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << (position % 8)
+        path.write_bytes(damaged)
+        found = cache.read("curves", path.stem.removeprefix("curves-"), columns)
+        assert not len(found) or found.equals(whole), position
+    path.write_bytes(content)
+
+
 def test_a_file_of_another_version_or_of_something_else_is_silently_made_again(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -286,7 +305,7 @@ def test_a_file_of_another_version_or_of_something_else_is_silently_made_again(
     readings(place.uri)
     runs, other = (path for path in place.kept() if path.name.startswith("runs-"))
     table = pq.read_table(runs)
-    wrong = table.set_column(table.schema.get_field_index("name"), "name", pa.array(["wrong"] * len(table)))
+    wrong = table.set_column(table.schema.get_field_index("status"), "status", pa.array(["FAILED"] * len(table)))
     pq.write_table(wrong.replace_schema_metadata({**table.schema.metadata, b"analysis.version": b"0"}), runs)
     pq.write_table(pa.table({"run_id": ["a"]}).replace_schema_metadata(table.schema.metadata), other)
     assert_equal(readings(place.uri), expected)
