@@ -100,9 +100,14 @@ def _found(cell: str, columns: Mapping[str, list[str]], path: Path) -> tuple[str
             return row, cell.removeprefix(f"{row} ")
     for row in sorted(columns, key=len, reverse=True):
         if cell.startswith(f"{row} "):
+            if not columns[row]:
+                raise ValueError(
+                    f"what stands beside {path} has no numbers of {row!r}: name the row alone to see its runs, or "
+                    "have it written anew by `python -m analysis.build`"
+                )
             raise ValueError(
                 f"row {row!r} of {path} has no column {cell.removeprefix(f'{row} ')!r}; there are "
-                f"{', '.join(columns[row]) or 'none'}"
+                f"{', '.join(columns[row])}"
             )
     raise ValueError(f"no row {cell!r} in {path}; there are {', '.join(columns)}")
 

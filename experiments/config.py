@@ -186,6 +186,9 @@ def _parsed(argument: str) -> Override:
     """An argument as Hydra understands it."""
     if "${" in argument:
         raise ValueError(f"{argument!r}: write the value itself; nothing is filled in for ${{...}}")
+    if re.fullmatch(r"-*[\w-]+", argument):
+        example = f"grid={argument}" if argument.isidentifier() else "grid=methods"
+        raise ValueError(f"{argument!r} is no setting: write name=value, such as {example} (--help lists them)")
     try:
         override: Override = OverridesParser.create().parse_override(argument)
     except (HydraException, RecursionError) as error:

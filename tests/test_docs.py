@@ -1,5 +1,6 @@
 """The documentation builds without a warning, fetches nothing, can be searched, and its commands are commands."""
 
+import csv
 import importlib.util
 import json
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dhm.backbones import ARCHITECTURES
 from experiments import config
 from experiments.run import JSON
 from tests.pages import ROOT, commands
@@ -37,6 +39,18 @@ def test_every_page_is_built_and_fetches_nothing(site: Path) -> None:
         text = built.read_text()
         fetched = re.findall(r'<(?:script|img|iframe)[^>]+src="(https?:[^"]+)|<link[^>]+href="(https?:[^"]+)', text)
         assert not fetched, f"{built.name}: {fetched}"
+
+
+def test_the_table_of_backbones_has_the_counts_of_the_released_networks(site: Path) -> None:
+    words = re.sub(r"<[^>]+>", " ", (site / "backbones.html").read_text())
+    with (ROOT / "tests/dhm/reference_parameter_counts.csv").open() as file:
+        known = {row["architecture"]: row for row in csv.DictReader(file)}
+    lines = " ".join(words.split())
+    for name in ARCHITECTURES.names():
+        assert re.search(rf"\b{name} (released code|ours, small)", lines), name
+    for name, row in known.items():
+        counts = f"{int(row['main_only']):,} {int(row['total_with_branches']):,}"
+        assert re.search(rf"\b{name} released code [^|]*?{re.escape(counts)}", lines), (name, counts)
 
 
 def test_docstrings_are_found_by_search(site: Path) -> None:

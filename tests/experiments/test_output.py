@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
+import experiments.grids  # noqa: F401  the registry is filled by importing
 from experiments import status
+from experiments.benchmarks import BENCHMARKS
+from experiments.grid import GRIDS
 from experiments.run import main
 from tests.experiments.conftest import QUICK, Workplace
 
@@ -138,3 +141,17 @@ def test_a_terminal_gets_no_colour_where_none_is_wanted(name: str, methods: Work
 def test_a_terminal_gets_colours() -> None:
     code, shown = in_a_terminal(*RUN, "--help")
     assert code == 0 and COLOUR.search(shown)
+
+
+def test_help_fits_a_screen_of_forty_lines_of_eighty_letters() -> None:
+    shown = in_a_pipe(*RUN, "--help").stdout
+    assert "grid=branch_positions" in shown
+    assert len(shown.splitlines()) <= 40
+
+
+def test_grids_and_benchmarks_are_a_line_each_in_a_small_terminal() -> None:
+    code, shown = in_a_terminal(*RUN, COLUMNS="80")
+    lines = re.sub(r"\x1b\[[\d;]*m", "", shown).rpartition("Grids")[2].splitlines()
+    assert code == 0 and len(lines) < 24
+    for name in (*GRIDS, *BENCHMARKS):
+        assert any(f" {name} " in line for line in lines), name

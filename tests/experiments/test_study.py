@@ -283,13 +283,6 @@ def test_without_a_grid_it_lists_what_there_is(capsys: pytest.CaptureFixture[str
         assert name in shown
 
 
-def test_help_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 0
-    shown = capsys.readouterr().out
-    assert "grid=branch_positions" in shown
-    assert len(shown.splitlines()) <= 50
-
-
 def test_mlflow_shows_a_plan_grouped_by_variant(methods: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
     (plan,) = reader.plans(methods.uri)
     tags = MlflowClient(methods.uri).get_experiment(plan.experiment_id).tags
