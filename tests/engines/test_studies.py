@@ -201,7 +201,15 @@ def test_a_preempted_job_goes_on_when_its_turn_comes_again(slurm: Slurm, on_slur
     scheduler = on_slurm.start()
     wait_for(on_slurm.in_the_middle(2), "cells in the middle")
     jobs = set(slurm.jobs())
-    told = slurm("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=sleep 600")
+    told = slurm(
+        "sbatch",
+        "--parsable",
+        "--partition=urgent",
+        "--nodes=2",
+        "--exclusive",
+        "--output=/dev/null",
+        "--wrap=sleep 600",
+    )
     urgent = told.strip()
     try:
         wait_for(lambda: slurm.jobs().get(urgent) == "RUNNING", "the urgent job to have the nodes")
