@@ -64,7 +64,7 @@ docs: $(READY) ## build the documentation into site/; every warning is an error
 screenshots: $(READY) ## take the pictures of MLflow's pages in docs/images again (needs Chromium, and what make run records)
 	$(BIN)/python -m docs.images.screenshots
 
-bench: $(READY) ## measure everything anew on a quiet machine: training, data, studies, analysis (about 15 minutes)
+bench: $(READY) ## measure everything anew on a quiet machine: training, data, studies, analysis (about half an hour)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove the virtual environment and caches; recorded runs stay

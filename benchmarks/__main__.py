@@ -2,8 +2,9 @@
 
     python -m benchmarks [--only data training] [--page docs/benchmarks.md]
 
-Takes about a quarter of an hour on two cores. Close what else is running: the load that each began with stands on the
-page beside its figures. One that fails leaves its old figures, and the exit code 1.
+Takes about half an hour on two cores, most of it for training, scaling and analysis_scale. Close what else is running:
+the load that each began with stands on the page beside its figures. One that fails leaves its old figures, and the exit
+code 1.
 """
 
 import argparse

@@ -68,7 +68,8 @@ def trials(console: Console, plan: Plan, selection: Selection | None, result: Ou
     """What a search found."""
     failed = f", {len(result.failed)} failed" if result.failed else ""
     now = f" ({result.trained} trained to the end now)" if result.trained else ""
-    console.print(f"{result.done} trials done, {result.pruned} given up{failed}{now}.")
+    saved = f", which saved {result.saved:.0%} of the epochs" if result.pruned and result.saved else ""
+    console.print(f"{result.done} trials done, {result.pruned} given up{saved}{failed}{now}.")
     _failures(console, result)
     if result.stopped is not None:
         console.print(f"Stopped: {result.stopped}", markup=False)

@@ -86,6 +86,9 @@ class Searcher(Runner):
         if self.outcome.stopped is not None:
             return None
         frame = self._tracker.patience(lambda: recorded(self._tracker.uri, plan, search))
+        over = frame[frame["state"].isin((coverage.DONE, coverage.PRUNED))]
+        if len(over):
+            self.outcome.saved = 1 - float(over[schema.EPOCHS].sum()) / (len(over) * plan.base.epochs)
         return select(plan, search, frame, proposals.importance())
 
     def _reconcile(self, search: Search) -> Proposals:

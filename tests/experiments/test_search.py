@@ -17,6 +17,7 @@ from analysis.search import selected
 from dhm.engine import fit
 from dhm.fields import identity, replace_at
 from dhm.training import Runtime
+from experiments import report
 from experiments.grid import GRIDS, Plan
 from experiments.pool import Ended, Slot, Stopped, Word
 from experiments.progress import Display
@@ -126,6 +127,11 @@ def test_a_search_gives_up_what_others_beat_and_tells_what_matters(workplace: Wo
     states = collections.Counter(row["state"] for row in rows)
     assert set(states) == {coverage.DONE, coverage.PRUNED} and sum(states.values()) == 24
     assert (searcher.outcome.done, searcher.outcome.pruned) == (states[coverage.DONE], states[coverage.PRUNED])
+    assert searcher.outcome.saved == pytest.approx(1 - sum(pool.epochs.values()) / (24 * EPOCHS))
+    told = Console(file=io.StringIO(), width=200)
+    report.trials(told, plan, selection, searcher.outcome)
+    shown = f"{states[coverage.PRUNED]} given up, which saved {searcher.outcome.saved:.0%} of the epochs"
+    assert shown in told.file.getvalue()  # type: ignore[attr-defined]
     for row in rows:
         assert pool.epochs[row[schema.TRIAL_ID]] == row[schema.EPOCHS]
         assert (row[schema.EPOCHS] == EPOCHS) == (row["state"] == coverage.DONE)
