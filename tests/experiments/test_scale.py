@@ -4,6 +4,7 @@ import dataclasses
 import io
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
@@ -20,8 +21,9 @@ from experiments.scheduling.queue import CELL, Queue
 from experiments.stores import Stores
 from experiments.stores.journal import open_storage
 from experiments.study import Request, make_plan
-from experiments.trial import Progress
+from experiments.trial import Busy, Failed, Job, Progress
 from tests.experiments.conftest import Workplace
+from tests.experiments.test_scheduler import FakePool, schedule
 
 WINDOW = 4
 MOST_IN_A_TAG = 20_000  # characters, as MLflow has it
@@ -121,6 +123,29 @@ def test_the_records_of_one_cell_are_read_alone(methods: Workplace, monkeypatch:
     found = store.runs(methods.uri, cell_id=wanted)
     assert list(found[schema.CELL_ID]) == [wanted] and set(found["run_id"]) <= set(every["run_id"])
     assert wanted in conditions[0], "the store looks, not the reader"
+
+
+def test_all_records_are_read_once_for_a_study_also_where_other_studies_have_its_cells(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str | None] = []
+    runs = store.runs
+
+    def watched(uri: str, cell_id: str | None = None) -> pd.DataFrame:
+        read.append(cell_id)
+        return runs(uri, cell_id=cell_id)
+
+    monkeypatch.setattr(store, "runs", watched)
+    seen: list[str] = []
+
+    def busy_at_first(job: Job) -> Busy | Failed:
+        seen.append(job.cell_id)
+        first = seen.count(job.cell_id) == 1
+        return Busy(recorded=True) if first else Failed(schema.NOT_FINITE, "not finite", "", "engine.py:1")
+
+    outcome = schedule(workplace, FakePool(busy_at_first))
+    assert len(outcome.failed) == 9 and len(seen) == 18
+    assert read.count(None) == 1 and sorted(filter(None, read)) == sorted(set(seen))
 
 
 def test_a_plan_of_a_thousand_variants_fits_into_the_record(plan: Plan) -> None:
