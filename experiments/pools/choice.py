@@ -65,7 +65,7 @@ def arrange(pool: DictConfig, replicas: int) -> Arrangement:
             _check_count(pool, name, least)
     if pool.workers is not None:
         at_least(pool.workers, 0, "pool.workers")
-    return {"local": _local, "slurm": _slurm, "ray": _ray}[pool.kind](pool, replicas)
+    return ARRANGEMENTS[pool.kind](pool, replicas)
 
 
 def _local(pool: DictConfig, replicas: int) -> Arrangement:
@@ -162,3 +162,6 @@ def _engine(places: Sequence[Slot], connect: Any, cells: int, at_once: int) -> C
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+ARRANGEMENTS = {"local": _local, "slurm": _slurm, "ray": _ray}
