@@ -90,7 +90,10 @@ def run(
         ValueError: as `plan`; or the study is being run already.
     """
     words = (*study.words, *_words({**(settings or {}), **more}))
-    return _session(words).run(console or Console(highlight=False), ("python", "-m", "experiments.run", *words))
+    console = console or Console(highlight=False)
+    if console.is_jupyter:  # there rich would ask for ipywidgets, and a live table would draw over itself
+        console = Console(highlight=False, force_jupyter=False, force_terminal=False)
+    return _session(words).run(console, ("python", "-m", "experiments.run", *words))
 
 
 def _words(settings: Mapping[str, Any]) -> tuple[str, ...]:

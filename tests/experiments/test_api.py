@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,19 @@ def test_a_study_from_python_is_that_of_the_command_line(
     assert {cell.cell_id for cell in study.cells} == ids
     assert main([*study.words, "plan=true"]) == 0
     assert study.plan.plan_id in capsys.readouterr().out
+
+
+def test_a_notebook_gets_plain_lines(
+    methods: Workplace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)  # a kernel's output says so of itself
+    study = api.plan("methods", POOL, epochs=2, seeds=2, store=methods.store)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert api.run(study).outcome.done == 6
+    shown = capsys.readouterr().out
+    assert "6 done, 0 to run" in shown and "\x1b" not in shown
 
 
 def test_a_mistake_is_a_value_error_with_the_remedy(tmp_path: Path) -> None:
