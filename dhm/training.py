@@ -31,8 +31,8 @@ class Runtime:
         channels_last: memory format of images and weights; quicker for most networks on images of 32 by 32 and more.
             Sums are taken in another order, so results differ in rounding.
         compile: torch.compile the network; quicker steps after a minute or so. Results differ in rounding.
-        recompute: a stage's maps are computed again for the backward pass instead of being kept for it: much less
-            memory, and a third more time. Results are the same; not together with `compile`.
+        recompute: a stage's maps are computed again for the backward pass instead of being kept for it: about a
+            third less memory, and a third to a half more time. Results are the same; not together with `compile`.
         parts: of the images that are not trained on, those that are looked at. A search looks at `val` alone.
         ensembles: whether the heads are evaluated together as well, see `dhm.metrics.with_ensembles`.
     """
