@@ -12,7 +12,7 @@ from analysis import store
 from dhm import evaluate
 from tests.pages import ROOT, blocks, call, commands, links, made_by, write_files
 
-README = ROOT / "README.md"
+README, CIFAR = ROOT / "README.md", ROOT / "results" / "cifar100" / "README.md"
 TINY = ("epochs=1", "seeds=1", "pool.gpus=none", "pool.cpu_slots=2")
 NEVER_RUN = {
     "make test": "these are the tests",
@@ -69,7 +69,7 @@ def test_every_command_runs(place: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.chdir(place)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # runs, in processes of their own, are of this code
     tried = 0
-    for words in commands(README):
+    for words in (*commands(README), *commands(CIFAR)):
         if " ".join(words) in NEVER_RUN:
             continue
         for command in [words] if words[0] == "python" else made_by(words[1]):
