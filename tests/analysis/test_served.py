@@ -30,6 +30,8 @@ class Served:
 
         patch.setenv(BACKEND_STORE_URI_ENV_VAR, self.database)
         patch.setattr(handlers, "_tracking_store", None)
+        # A server makes its database that of its whole process, and so of the tests that come after.
+        patch.setattr(handlers.utils, "set_tracking_uri", lambda uri: None)
 
         def answered(environ: dict[str, str], start: object) -> object:
             self.asked.append(environ["PATH_INFO"])
