@@ -23,8 +23,12 @@ _SCHEMA = pa.schema(
 
 
 def read(store: Store, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-    """Return run_id, metric, epoch, value, sorted. Where a step was written twice the last one by time stays."""
-    marks = changes.marks(store.database) if store.database is not None else {}
+    """Return run_id, metric, epoch, value, sorted. Where a step was written twice the last one by time stays.
+
+    Those of one run alone are always asked of the store: it is quick, and whoever holds a run against its record wants
+    what is recorded now.
+    """
+    marks = changes.marks(store.database) if store.database is not None and len(run_ids) > 1 else {}
     by_experiment: dict[str, list[str]] = {}
     for run_id in run_ids:
         by_experiment.setdefault(marks[run_id].experiment_id if run_id in marks else "", []).append(run_id)

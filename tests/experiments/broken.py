@@ -44,9 +44,10 @@ class Ground:
     folder: Path
 
     def digest(self) -> str:
-        """Of everything in the store, bit by bit."""
+        """Of everything in the store, bit by bit, but what a reader keeps for the next."""
         whole = hashlib.sha256()
-        for path in sorted(self.store.rglob("*")):
+        kept = self.store / "cache" / "analysis"
+        for path in sorted(path for path in self.store.rglob("*") if kept not in (path, *path.parents)):
             whole.update(str(path).encode())
             whole.update(path.read_bytes() if path.is_file() else b"")
         return whole.hexdigest()
