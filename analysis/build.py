@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from analysis import catalogue, coverage, schema, store
 from analysis.data import GridData, IncompleteError, curve_names, topologies, trials
+from analysis.files import write_whole
 from analysis.plan import Plan, folder
 from analysis.tables import coverage as coverage_table
 from analysis.tables import published
@@ -150,7 +150,7 @@ def _write_table(table: Table, stem: Path, origin: Mapping[str, Any]) -> list[Pa
     written = []
     for suffix, render in FORMATS.items():
         path = stem.with_name(stem.name + suffix)
-        _write(path, render(table))
+        write_whole(path, render(table))
         written.append(path)
     numbers = json.loads(table.frame.to_json(orient="records", double_precision=15))
     told = {"caption": table.caption, "rows": table.sources, "numbers": numbers}
@@ -172,16 +172,10 @@ def _origin(grid: GridData) -> dict[str, Any]:
 
 def _write_sidecar(stem: Path, files: Sequence[Path], content: Mapping[str, Any]) -> Path:
     path = stem.with_name(stem.name + ".json")
-    _write(path, json.dumps({"files": [file.name for file in files], **content}, indent=1, ensure_ascii=False) + "\n")
+    write_whole(
+        path, json.dumps({"files": [file.name for file in files], **content}, indent=1, ensure_ascii=False) + "\n"
+    )
     return path
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as handle:
-        handle.write(text)
-    Path(handle.name).chmod(0o644)
-    Path(handle.name).replace(path)
 
 
 if __name__ == "__main__":

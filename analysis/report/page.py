@@ -1,6 +1,5 @@
 """Writes the page, and prints it where a browser is there."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from analysis import coverage, schema, store
+from analysis.files import write_whole
 from analysis.plan import Plan
 from analysis.report import browser, pieces
 from analysis.report.pieces import Piece
@@ -47,7 +47,7 @@ def write(uri: str, out: Path, built: "Sequence[Built]", *, allow_incomplete: bo
     sections = [_section(number, item, runs, allow_incomplete) for number, item in enumerate(built, start=1)]
     whole = [_of_store(path, out) for path in _of_all(out)]
     page = out / f"{NAME}.html"
-    _write(page, render(sections, whole, runs))
+    write_whole(page, render(sections, whole, runs))
     printed = browser.to_pdf(page)
     return [page, *([printed] if printed else [])]
 
@@ -115,10 +115,3 @@ def _of_all(out: Path) -> list[Path]:
     """Return the sidecars of tables that are of no single plan, coverage first."""
     found = [path for path in [*out.glob("*.json"), *out.glob("*/*.json")] if path.with_suffix(".md").is_file()]
     return sorted(found, key=lambda path: (len(path.parts), path))
-
-
-def _write(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as handle:
-        handle.write(text)
-    Path(handle.name).chmod(0o644)
-    Path(handle.name).replace(path)
