@@ -38,12 +38,12 @@ from experiments.stores import Stores
 from experiments.study import Request, make_plan
 
 METHODS, SEEDS = ("plain", "dhm"), 10
-TRACKING = ("open_run", "reopen_run", "close_interrupted", "close_failed", "record_plan")
+TRACKING = ("open_run", "find", "close_interrupted", "close_failed", "record_plan")
 QUEUE = ("__init__", "reconcile", "ask", "tell_done", "tell_failed")
 
 REST = "rest"
 PARTS = {
-    "tracking store": "MLflow: open the cell's run",
+    "tracking store": "MLflow: plan, runs that failed",
     "queue": "Optuna: enqueue, ask, tell",
     "live table": "live table",
     REST: "the scheduler itself",

@@ -17,7 +17,8 @@ from sqlalchemy.engine import Engine
 
 from analysis import schema
 from experiments.pool import Ended, Slot, Word
-from experiments.trial import Done, Failed, Job, Progress
+from experiments.recording.recorder import Recorder
+from experiments.trial import Done, Failed, Job, Opened, Progress
 
 START_S = 5.0  # from a slot's being given a cell to its first step, about
 
@@ -150,6 +151,7 @@ class SimulatedPool:
         self._free_since = dict.fromkeys(range(slots), 0.0)
         self._ready_since: dict[str, float] = {}
         self._attempts = Counter[str]()
+        self._run_ids: dict[str, str] = {}
         self._count = 0
 
     @property
@@ -179,6 +181,7 @@ class SimulatedPool:
                 outcome = Failed(schema.ERROR, "drawn by lot", "Traceback", place) if failed else None
                 end = Ended(slot, outcome=outcome, lost=None if failed else "its node was preempted")
             self.busy += START_S + seconds * epochs / weather.epochs
+            self._open(slot, job, now + START_S)
             when = now
             for epoch in range(epochs + 1):
                 when = now + START_S + seconds * epoch / weather.epochs
@@ -205,14 +208,23 @@ class SimulatedPool:
                 happened.append(what)
             return happened
 
+    def _open(self, slot: Slot, job: Job, when: float) -> None:
+        """The beginning of a record, as a run makes it."""
+        began = time.process_time()
+        recorder = Recorder(job.record)
+        recorder.open(shared=job.shared)
+        self._run_ids[job.cell_id] = recorder.run_id
+        self.writing_cpu += time.process_time() - began
+        self._expect(when, Word(slot, Opened(recorder.run_id)), job)
+
     def _record(self, job: Job, done: Done) -> None:
         """The end of a record, as `Recorder.finish` writes it; without artifacts and the epochs before."""
         stamp = int(time.time() * 1000)
         values = {schema.FINAL_TOP1: done.top1_error, schema.BEST_TOP1: done.top1_error, schema.SECONDS: done.seconds}
         metrics = [Metric(name, value, stamp, 0) for name, value in values.items()]
         began = time.process_time()
-        self._client.log_batch(job.record.run_id, metrics=metrics)
-        self._client.set_terminated(job.record.run_id)
+        self._client.log_batch(self._run_ids[job.cell_id], metrics=metrics)
+        self._client.set_terminated(self._run_ids[job.cell_id])
         self.writing_cpu += time.process_time() - began
 
     def stop(self, slot: Slot | None = None) -> None:

@@ -31,6 +31,7 @@ class Job:
     """A cell as it is handed to a slot.
 
     Args:
+        code: hash of the training code that it is to be trained by.
         lock: file that is held while the cell is trained, so that no two processes ever train it at once.
         callbacks: what else is done in training; this run's own.
         judged_by: the metric that is told as the cell's error.
@@ -39,6 +40,7 @@ class Job:
     """
 
     cell_id: str
+    code: str
     recipe: Recipe
     seed: int
     runtime: Runtime
@@ -48,6 +50,13 @@ class Job:
     judged_by: str = schema.TEST_TOP1
     patience: float = 600
     shared: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Opened:
+    """The cell has a record now."""
+
+    run_id: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -194,11 +203,11 @@ def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Fai
 def _train(job: Job, send: Send, stop_asked: Callable[[], bool]) -> float:
     """From the checkpoint or from the start to the end of the record; the error in percent."""
     recorder = Recorder(job.record, Patience(job.patience, lambda text: send(Note(text)), _raising(stop_asked)))
-    if job.shared and recorder.recorded_elsewhere(job.cell_id):
+    if not recorder.open(shared=job.shared):
         raise _BusyError(recorded=True)
-    if recorder.complete():
-        error = recorder.last(job.judged_by)
-    else:
+    send(Opened(recorder.run_id))
+    error = recorder.complete(job.judged_by)
+    if error is None:
         reporter = _Reporter(send, stop_asked, job.judged_by)
         result = fit(job.recipe, job.seed, job.runtime, (recorder, reporter, EnergyMeter(), *job.callbacks))
         recorder.finish(result, reporter.notes)

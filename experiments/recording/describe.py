@@ -49,7 +49,7 @@ def plan_record(plan: Plan, provenance: Provenance, updated: float) -> dict[str,
 
 
 def run_tags(plan: Plan, cell: Cell, provenance: Provenance) -> dict[str, str]:
-    """The tags of a cell's run; `analysis.schema` says what each is."""
+    """The tags of a cell's run at its first attempt; `analysis.schema` says what each is."""
     recipe = cell.variant.recipe
     return {
         **cell.tags,

@@ -1,4 +1,5 @@
-"""What a run writes to MLflow while it trains: one batch of metrics an epoch, its readings and artifacts at the end."""
+"""What a run writes to MLflow: the beginning of its record, one batch of metrics an epoch, its readings and artifacts
+at the end."""
 
 import contextlib
 import dataclasses
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -19,6 +20,7 @@ from dhm.cost import Cost
 from dhm.recipe import DataSpec
 from dhm.training import Callback, EpochRecord, Result, Training
 from experiments.recording.energy import total
+from experiments.recording.opening import Opening, create, own, records, reopen
 from experiments.recording.patience import FIRST_PAUSE, LONGEST_PAUSE, Patience, Patient, trouble_of
 from experiments.recording.provenance import numerics
 from experiments.recording.tracking import quieten
@@ -29,7 +31,7 @@ class RecordInfo:
     """What a run's process needs to write its record."""
 
     tracking_uri: str
-    run_id: str
+    opening: Opening
     cost: Cost
     files: Mapping[str, Any]  # JSON artifacts by name
     patch: str
@@ -47,37 +49,54 @@ class Recorder(Callback):
         self._info, self._patience = info, patience or Patience()
         self._direct = MlflowClient(tracking_uri=info.tracking_uri)
         self._client = Patient(self._direct, self._patience)
+        self.run_id = ""
+        self._earlier: Run | None = None
         self._on_gpu = False
         self._there: set[int] = set()
         self._pause, self._next_try = 0.0, 0.0
 
-    def complete(self) -> bool:
-        """Close the record if an earlier attempt wrote all of it and was ended before it could say so."""
-        # They are written last, see `finish`.
-        if schema.SECONDS not in self._client.get_run(self._info.run_id).data.metrics:
+    def open(self, *, shared: bool) -> bool:
+        """Begin the record of the cell, or go on with the one that earlier attempts left.
+
+        Args:
+            shared: whether a record of another study will do.
+
+        Returns:
+            false where one will do: made by the same code, since the scheduler looked for it. Nothing is begun then.
+        """
+        opening = self._info.opening
+        found = records(self._client, opening, everywhere=shared)
+        self._earlier = own(found, opening)
+        others = [run for run in found if run is not self._earlier]
+        if shared and any(_done_by(opening.tags[schema.CODE], run) for run in others):
             return False
-        self._client.set_terminated(self._info.run_id)
+        if self._earlier is None:
+            self.run_id = create(self._client, opening)
+        else:
+            self.run_id = str(self._earlier.info.run_id)
+            reopen(self._client, self._earlier, opening)
         return True
 
-    def recorded_elsewhere(self, cell_id: str) -> bool:
-        """Whether another study has recorded a cell, made by the same code, since this one looked for it."""
-        code = self._client.get_run(self._info.run_id).data.tags[schema.CODE]
-        experiments = [found.experiment_id for found in self._client.search_experiments()]
-        wanted = f"tags.{schema.CELL_ID} = '{cell_id}' and tags.{schema.CODE} = '{code}'"
-        condition = f"{wanted} and attributes.status = 'FINISHED'"
-        return bool(self._client.search_runs(experiments, condition, max_results=1))
+    def complete(self, metric: str) -> float | None:
+        """Close the record if an earlier attempt wrote all of it and was ended before it could say so.
 
-    def last(self, metric: str) -> float:
-        """The last recorded value of a metric."""
-        return float(self._client.get_run(self._info.run_id).data.metrics[metric])
+        Returns:
+            the last value of a metric; none where there is more to do.
+        """
+        # They are written last, see `finish`.
+        if self._earlier is None or schema.SECONDS not in self._earlier.data.metrics:
+            return None
+        self._client.set_terminated(self.run_id)
+        return float(self._earlier.data.metrics[metric])
 
     def on_start(self, training: Training) -> None:
         """Write what it is that begins, and learn which epochs the store has; they may be more than the checkpoint's,
         where the newest one was damaged."""
         self._on_gpu = training.device.type == "cuda"
         self._describe(training)
-        points = self._client.get_metric_history(self._info.run_id, schema.TRAIN_LOSS)
-        self._there = {point.step for point in points}
+        if self._earlier is not None:
+            points = self._client.get_metric_history(self.run_id, schema.TRAIN_LOSS)
+            self._there = {point.step for point in points}
         self._fill(training.history)
 
     def on_epoch_end(self, training: Training) -> None:
@@ -106,7 +125,7 @@ class Recorder(Callback):
             if record.epoch not in self._there:
                 stamp = int(record.time * 1000)
                 metrics = [Metric(name, value, stamp, record.epoch) for name, value in record.metrics.items()]
-                client.log_batch(self._info.run_id, metrics=metrics)
+                client.log_batch(self.run_id, metrics=metrics)
                 self._there.add(record.epoch)
 
     def finish(self, result: Result, notes: list[str]) -> None:
@@ -115,7 +134,7 @@ class Recorder(Callback):
         files = {schema.CLASS_ERRORS_FILE: result.class_errors, **({"notes.json": notes} if notes else {})}
         with _folder_of(files) as folder:
             torch.save(result.network.main_only().state_dict(), folder / schema.WEIGHTS_FILE)
-            self._client.log_artifacts(self._info.run_id, str(folder))
+            self._client.log_artifacts(self.run_id, str(folder))
         last = result.history[-1]
         cost = self._info.cost
         values = {
@@ -136,8 +155,8 @@ class Recorder(Callback):
         stamp = int(last.time * 1000)
         # At step 0: a metric with one value is then drawn as a bar. Last of all: a record that has them has everything.
         metrics = [Metric(name, float(value), stamp, 0) for name, value in values.items()]
-        self._client.log_batch(self._info.run_id, metrics=metrics)
-        self._client.set_terminated(self._info.run_id)
+        self._client.log_batch(self.run_id, metrics=metrics)
+        self._client.set_terminated(self.run_id)
 
     def _describe(self, training: Training) -> None:
         """What is trained, and what trains it: at the start, so that a run which fails has it too."""
@@ -151,22 +170,22 @@ class Recorder(Callback):
             "numerics": numerics(),
         }
         if training.history:
-            environment |= {"resumed_at_epoch": training.epoch, "earlier_attempts": self._earlier()}
+            environment |= {"resumed_at_epoch": training.epoch, "earlier_attempts": self._environments()}
         self.write_input(self._input(training.recipe.data))
         with _folder_of({**self._info.files, schema.ENVIRONMENT_FILE: environment}) as folder:
             if self._info.patch:
                 (folder / schema.PATCH_FILE).write_bytes(self._info.patch.encode("utf-8", "surrogateescape"))
-            self._client.log_artifacts(self._info.run_id, str(folder))
+            self._client.log_artifacts(self.run_id, str(folder))
 
     def write_input(self, data: DatasetInput) -> None:
         """Write which data the run trains on, while other runs may write the same."""
         try:
-            self._client.log_inputs(self._info.run_id, [data])
+            self._client.log_inputs(self.run_id, [data])
         except MlflowException as error:
             if "UNIQUE" not in str(error).upper():
                 raise
             # Another run wrote the same data set between MLflow's look and its own write; now it is found.
-            self._client.log_inputs(self._info.run_id, [data])
+            self._client.log_inputs(self.run_id, [data])
 
     def _input(self, data: DataSpec) -> DatasetInput:
         dataset = Dataset(
@@ -178,13 +197,17 @@ class Recorder(Callback):
         )
         return DatasetInput(dataset, [InputTag(key="mlflow.data.context", value="training")])
 
-    def _earlier(self) -> list[Any]:
+    def _environments(self) -> list[Any]:
         """The environments of the attempts before this one, the latest first."""
         with tempfile.TemporaryDirectory() as folder, contextlib.suppress(MlflowException, OSError, ValueError):
-            path = self._client.download_artifacts(self._info.run_id, schema.ENVIRONMENT_FILE, folder)
+            path = self._client.download_artifacts(self.run_id, schema.ENVIRONMENT_FILE, folder)
             last = json.loads(Path(path).read_text())
             return [last, *last.pop("earlier_attempts", [])]
         return []
+
+
+def _done_by(code: str, run: Run) -> bool:
+    return bool(run.info.status == "FINISHED" and run.data.tags.get(schema.CODE) == code)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
-"""What the scheduler writes to MLflow: experiments with their plans, the beginning and the end of a cell's record."""
+"""What the scheduler writes to MLflow: experiments with their plans, copies, and how a cell ended that did not end
+well. The rest of a record is its run's, see `experiments.recording.recorder`."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -10,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from mlflow.entities import Param, RunStatus, RunTag
+from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,6 +21,7 @@ from analysis import schema
 from analysis.plan_record import encode_plan
 from experiments.grid import Cell, Plan
 from experiments.recording.describe import plan_note, plan_record, plan_view, run_params, run_tags
+from experiments.recording.opening import Opening, create, own, records
 from experiments.recording.patience import Patience, Patient
 from experiments.recording.provenance import Provenance
 from experiments.stores import Stores
@@ -27,7 +30,7 @@ BATCH = 1000  # metrics in one log_batch, at most
 
 
 class Tracker:
-    """Writes what the scheduler knows: plans, and the beginning and the end of a cell's record.
+    """Writes what the scheduler alone knows: plans, and what became of runs that cannot say it themselves.
 
     Args:
         stores: where; the database is made if it is not there, which takes some seconds.
@@ -79,31 +82,27 @@ class Tracker:
             self._client.set_experiment_tag(experiment_id, key, value)
         return str(experiment_id)
 
-    def open_run(self, experiment_id: str, plan: Plan, cell: Cell, provenance: Provenance, source: str | None) -> str:
-        """Begin the record of a cell.
+    def opening(self, experiment_id: str, plan: Plan, cell: Cell, provenance: Provenance) -> Opening:
+        """What the record of a cell's first attempt begins with."""
+        return Opening(
+            experiment_id=experiment_id,
+            name=cell.name,
+            tags={**run_tags(plan, cell, provenance), schema.OWNER: self._owner(plan)},
+            params={name: str(value) for name, value in run_params(cell).items()},
+        )
 
-        Args:
-            source: run id of the original, for a copy.
+    def open_run(self, opening: Opening) -> str:
+        """Begin the record of a cell that no run begins: a copy, or the failure of one that never got so far.
 
         Returns:
             the run's id.
         """
-        tags = {**run_tags(plan, cell, provenance), schema.OWNER: self._owner(plan)}
-        tags |= {schema.SOURCE_RUN: source} if source else {}
-        run = self._client.create_run(experiment_id, run_name=cell.name, tags=tags)
-        run_id = str(run.info.run_id)
-        params = [Param(name, str(value)) for name, value in run_params(cell).items()]
-        self._client.log_batch(run_id, params=params)
-        return run_id
+        return create(self._client, opening)
 
-    def reopen_run(self, run_id: str, plan: Plan, provenance: Provenance, attempts: int) -> None:
-        """Go on with the record of a cell whose earlier attempt did not end well."""
-        for key in (schema.FAILURE, schema.FAILURE_MESSAGE):
-            if key in self._client.get_run(run_id).data.tags:
-                self._client.delete_tag(run_id, key)
-        tags = {schema.ATTEMPTS: str(attempts), schema.COMMIT: provenance.commit, schema.OWNER: self._owner(plan)}
-        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-        self._client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+    def find(self, opening: Opening) -> str | None:
+        """The run id of a cell's record, if there is one by now."""
+        run = own(records(self._client, opening, everywhere=False), opening)
+        return None if run is None else str(run.info.run_id)
 
     def _owner(self, plan: Plan) -> str:
         return f"{platform.node()}:{self._stores.lock(plan.plan_id).resolve()}"
@@ -132,7 +131,9 @@ class Tracker:
 
     def copy_record(self, source: str, experiment_id: str, plan: Plan, cell: Cell, provenance: Provenance) -> str:
         """Record a cell that was trained for another plan: every metric and artifact, and where they are from."""
-        run_id = self.open_run(experiment_id, plan, cell, provenance, source)
+        opening = self.opening(experiment_id, plan, cell, provenance)
+        opening = dataclasses.replace(opening, tags={**opening.tags, schema.SOURCE_RUN: source})
+        run_id = self.open_run(opening)
         original = self._client.get_run(source)
         history = [metric for name in original.data.metrics for metric in self._client.get_metric_history(source, name)]
         for start in range(0, len(history), BATCH):

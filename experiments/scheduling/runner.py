@@ -4,34 +4,31 @@ Ask and tell happen in this process's main thread alone, so no cell is claimed t
 """
 
 import contextlib
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 
 from analysis import schema
-from dhm import checkpoint, cost
+from dhm import checkpoint
 from dhm.data import DataSet
-from dhm.diagnostics import Diagnostics
-from dhm.recipe import Recipe
-from dhm.training import Runtime
 from experiments.grid import Cell, Plan
 from experiments.pool import Ended, Placed, Pool, Slot, Word
 from experiments.progress import Display
+from experiments.recording.opening import Opening
 from experiments.recording.patience import trouble_of
 from experiments.recording.provenance import Provenance
-from experiments.recording.recorder import RecordInfo
-from experiments.recording.records import DONE, FAILED, CellRecord
+from experiments.recording.records import DONE, FAILED, RUNNING, CellRecord
 from experiments.recording.tracking import Tracker
 from experiments.scheduling import preflight
+from experiments.scheduling.jobs import Jobs
 from experiments.scheduling.options import Options
 from experiments.scheduling.outcome import Outcome
 from experiments.scheduling.queue import Attempts
 from experiments.scheduling.retries import Retries, one_per_device
 from experiments.stores import Stores
-from experiments.trial import Blocked, Busy, Done, Failed, Job, Lost, Note, Progress, Pruned
+from experiments.trial import Blocked, Busy, Done, Failed, Lost, Note, Opened, Progress, Pruned
 
 TICK = 0.25  # seconds between looks at the clock
 
@@ -40,7 +37,7 @@ class Runner:
     """Runs cells. Whoever knows which ones, and which are done, is a subclass: `Scheduler`, `Searcher`.
 
     Args:
-        data: the data set, as the scheduler has loaded it: its sizes are what costs depend on.
+        data: the data set, as the scheduler has loaded it.
     """
 
     def __init__(
@@ -55,13 +52,14 @@ class Runner:
         display: Display,
         options: Options,
     ) -> None:
-        self._plan, self._data, self._pool, self._stores = plan, data, pool, stores
+        self._plan, self._pool, self._stores = plan, pool, stores
         self._tracker, self._provenance, self._display, self._options = tracker, provenance, display, options
+        self._jobs = Jobs(data, stores, provenance, options)
         self._records: dict[str, CellRecord] = {}
         self._running: dict[int, tuple[Cell, optuna.Trial]] = {}
         self._living: dict[str, Slot] = {}
         self._given_up: set[int] = set()
-        self._networks: dict[Recipe, tuple[cost.Cost, dict[str, Any]]] = {}
+        self._attempts: dict[str, int] = {}
         self._retries = Retries(options.retries)
         self._crowded: list[Cell] = []
         self._own: set[str] = set()
@@ -80,15 +78,16 @@ class Runner:
         """Take the live table away."""
         self._display.close()
 
-    def _find_living(self, study: str) -> None:
-        """Learn which cells an earlier scheduler of the study started and an engine still has: they go on as they are.
+    def _find_living(self, study: str, unsettled: Collection[str]) -> None:
+        """Learn which cells an earlier scheduler of the study started and an engine still has: they go on as they are,
+        and what is over, or would be trained by other code, is taken from the engine.
 
-        Their records are open; what was closed or made anew meanwhile is taken from the engine.
+        Args:
+            unsettled: ids of the cells that have no end yet.
         """
 
         def wanted(job: Any) -> bool:
-            record = self._records.get(getattr(job, "cell_id", ""))
-            return record is not None and record.open and record.run_id == job.record.run_id
+            return getattr(job, "cell_id", "") in unsettled and getattr(job, "code", "") == self._provenance.code
 
         found = self._pool.begin(study, wanted)
         self._living = {job.cell_id: self._pool.slots[index] for index, job in found.items()}
@@ -136,18 +135,28 @@ class Runner:
             self.stop(trouble.words)
 
     def _start(self, slot: Slot, cell: Cell, trial: optuna.Trial) -> None:
-        cell_id = cell.cell_id
-        record = self._records.get(cell_id)
-        if record is None:
-            run_id = self._tracker.open_run(self._experiment_id, self._plan, cell, self._provenance, None)
-            record = CellRecord(run_id=run_id, state="", code=self._provenance.code, attempts=1)
-        else:
-            record = dataclasses.replace(record, attempts=record.attempts + 1)
-            self._tracker.reopen_run(record.run_id, self._plan, self._provenance, record.attempts)
-        self._records[cell_id] = record
-        self._pool.start(slot, self._job(cell, slot, record.run_id), str(self._stores.log(cell_id)))
+        self._attempts[cell.cell_id] = self._attempt(cell) + 1
+        shared = cell.cell_id not in self._own
+        job = self._jobs.make(cell, slot, self._opening(cell), shared=shared)
+        self._pool.start(slot, job, str(self._stores.log(cell.cell_id)))
         self._running[slot.index] = cell, trial
         self._display.started(slot, cell)
+
+    def _attempt(self, cell: Cell) -> int:
+        """How often a cell was started by now."""
+        record = self._records.get(cell.cell_id)
+        return self._attempts.get(cell.cell_id, 0 if record is None else record.attempts)
+
+    def _opening(self, cell: Cell) -> Opening:
+        """What the record of a cell begins with, or goes on with, at its present attempt."""
+        record = self._records.get(cell.cell_id)
+        first = self._tracker.opening(self._experiment_id, self._plan, cell, self._provenance)
+        return first.at(self._attempt(cell), None if record is None else record.run_id)
+
+    def _run_id(self, cell: Cell) -> str | None:
+        """Of a cell's record; none where its run was lost before it began one."""
+        record = self._records.get(cell.cell_id)
+        return self._tracker.find(self._opening(cell)) if record is None else record.run_id
 
     def _checkpoint(self, cell: Cell) -> Path:
         return self._stores.checkpoint(cell.cell_id, self._provenance.code)
@@ -170,61 +179,21 @@ class Runner:
         """Whether a cell that another study was training is done by now, and needs no training here."""
         return False
 
-    def _job(self, cell: Cell, slot: Slot, run_id: str) -> Job:
-        recipe, options = cell.variant.recipe, self._options
-        measured, topology = self._network(recipe)
-        environment = {
-            **self._provenance.environment,
-            "threads": options.runtime.threads,
-            "slot": slot.name,
-            "deterministic": options.runtime.deterministic,
-            "diagnostics": next((c.settings for c in options.callbacks if isinstance(c, Diagnostics)), None),
-        }
-        return Job(
-            cell_id=cell.cell_id,
-            recipe=recipe,
-            seed=cell.seed,
-            runtime=self._runtime(slot, checkpoint=self._checkpoint(cell), parts=cell.parts),
-            record=RecordInfo(
-                tracking_uri=self._tracker.uri,
-                run_id=run_id,
-                cost=measured,
-                files={
-                    schema.RECIPE_FILE: cell.document,
-                    schema.TOPOLOGY_FILE: topology,
-                    schema.ENVIRONMENT_FILE: environment,
-                },
-                patch=self._provenance.patch,
-            ),
-            lock=self._stores.lock(cell.cell_id),
-            # They look at test images.
-            callbacks=options.callbacks if "test" in cell.parts else (),
-            judged_by=cell.judged_by,
-            patience=options.patience,
-            shared=cell.cell_id not in self._own,
-        )
-
-    def _runtime(self, slot: Slot, **own: Any) -> Runtime:
-        return dataclasses.replace(self._options.runtime, device=slot.device, cache=self._stores.cache, **own)
-
     def _prove(self, cells: Sequence[Cell]) -> None:
         """See that what is to be trained can be, as far as one step tells. A ValueError where it cannot."""
         if cells and self._options.preflight and not self._living:  # it was done before they were started
             pool = self._pool.here
-            runtime = self._runtime(pool.slots[0], parts=cells[0].parts)
+            runtime = self._jobs.runtime(pool.slots[0], parts=cells[0].parts)
             log = self._stores.log(f"preflight-{self._plan.plan_id}")
             self._display.proven(preflight.check(self._plan, cells, pool, runtime, log))
 
-    def _network(self, recipe: Recipe) -> tuple[cost.Cost, dict[str, Any]]:
-        """What a recipe's network costs, and its topology; the same for all seeds."""
-        if recipe not in self._networks:
-            shape = {"channels": self._data.channels, "num_classes": self._data.num_classes}
-            measured = cost.measure(recipe, size=self._data.image_shape, **shape)
-            self._networks[recipe] = measured, cost.topology(recipe, **shape)
-        return self._networks[recipe]
-
-    def _hear(self, slot: Slot, content: Progress | Note, attempts: Attempts) -> None:
+    def _hear(self, slot: Slot, content: Opened | Progress | Note, attempts: Attempts) -> None:
         cell, trial = self._running[slot.index]
+        if isinstance(content, Opened):
+            self._records[cell.cell_id] = CellRecord(
+                run_id=content.run_id, state=RUNNING, code=self._provenance.code, attempts=self._attempt(cell)
+            )
+            return
         if isinstance(content, Note):
             self._display.say(f"{cell.name}: {content.text}")
             return
@@ -240,7 +209,7 @@ class Runner:
         cell, trial = self._running.pop(event.slot.index)
         given_up = event.slot.index in self._given_up
         self._given_up.discard(event.slot.index)
-        run_id, outcome = self._records[cell.cell_id].run_id, event.outcome
+        outcome = event.outcome
         if isinstance(outcome, Blocked):
             self.stop(outcome.reason)
         if isinstance(outcome, Done):
@@ -250,7 +219,7 @@ class Runner:
         elif given_up and not isinstance(outcome, Failed | Blocked):
             outcome = Pruned(self._retries.epochs(cell))
             self.outcome.pruned += 1
-            self._tracker.close_pruned(run_id, outcome.epoch)
+            self._tracker.close_pruned(self._records[cell.cell_id].run_id, outcome.epoch)
             attempts.tell_pruned(trial)
             checkpoint.remove(self._checkpoint(cell))
         elif not (isinstance(outcome, Busy) and self._taken_over(cell, trial, attempts)):
@@ -282,10 +251,12 @@ class Runner:
         else:
             attempts.put(cell)
         attempts.tell_failed(trial, f"interrupted: {why}")
-        self._tracker.close_interrupted(self._records[cell.cell_id].run_id, why)
+        run_id = self._run_id(cell)
+        if run_id is not None:
+            self._tracker.close_interrupted(run_id, why)
 
     def _fail(self, cell: Cell, trial: optuna.Trial, attempts: Attempts, failure: Failed) -> None:
-        run_id = self._records[cell.cell_id].run_id
+        run_id = self._run_id(cell) or self._tracker.open_run(self._opening(cell))
         self._tracker.close_failed(run_id, failure.failure, failure.message, failure.trace)
         self._note_failure(cell, failure.message)
         attempts.tell_failed(trial, failure.message)

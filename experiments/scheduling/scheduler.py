@@ -54,7 +54,8 @@ class Scheduler(Runner):
         for cell_id, record in list(self._records.items()):
             if self._outdated(record, record.state):
                 self._discard(cell_id)
-        self._find_living(self._plan.plan_id)
+        over = {cell_id for cell_id, record in self._records.items() if record.state in (DONE, FAILED)}
+        self._find_living(self._plan.plan_id, self._cells.keys() - over)
         sources = self._sources(runs)
         waiting = []
         for cell_id in self._cells:
@@ -85,14 +86,8 @@ class Scheduler(Runner):
 
     def _longest_first(self, cells: Sequence[Cell]) -> list[Cell]:
         """Seed by seed as in the plan, and of a seed the longest runs first: so the slots end together."""
-
-        def work(cell: Cell) -> int:
-            recipe = cell.variant.recipe
-            images = recipe.data.train_size or self._data.sizes[0]
-            return self._network(recipe)[0].flops * images * recipe.epochs
-
         place = {seed: index for index, seed in enumerate(self._plan.seeds)}
-        return sorted(cells, key=lambda cell: (place[cell.seed], -work(cell)))
+        return sorted(cells, key=lambda cell: (place[cell.seed], -self._jobs.work(cell.variant.recipe)))
 
     def _sources(self, runs: pd.DataFrame) -> dict[str, CellRecord]:
         # A plan that measures more than the rest does trains its cells itself.

@@ -110,7 +110,9 @@ class Searcher(Runner):
                 self._discard(trial.cell_id)
                 state, curve = coverage.MISSING, {}
             found.append(Found(trial=trial, state=state, curve=curve))
-        self._find_living(f"{self._plan.plan_id}-search")
+        over = (coverage.DONE, coverage.PRUNED, coverage.FAILED)
+        unsettled = {item.trial.cell_id for item in found if item.state not in over}
+        self._find_living(f"{self._plan.plan_id}-search", unsettled)
         for item in found:
             if item.trial.cell_id in self._records:
                 self._settle(item.trial, item.state)

@@ -6,6 +6,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput
 
 from dhm.cost import Cost
+from experiments.recording.opening import Opening
 from experiments.recording.recorder import Recorder, RecordInfo
 
 RUNS, DATA_SETS = 4, 6
@@ -20,7 +21,11 @@ def test_runs_that_write_the_same_data_set_at_once_all_have_it(tmp_path: Path, e
 
     def write(run_id: str) -> None:
         cost = Cost(parameters=1, parameters_main=1, flops=1, flops_main=1)
-        recorder = Recorder(RecordInfo(tracking_uri=client.tracking_uri, run_id=run_id, cost=cost, files={}, patch=""))
+        opening = Opening(experiment_id=experiment, name="some", tags={}, params={})
+        recorder = Recorder(
+            RecordInfo(tracking_uri=client.tracking_uri, opening=opening, cost=cost, files={}, patch="")
+        )
+        recorder.run_id = run_id
         for number in range(DATA_SETS):
             together.wait(60)
             data = Dataset(name="digits", digest=f"{number}", source_type="local", source="{}")

@@ -17,18 +17,26 @@ from experiments.pool import Ended, Slot, Word
 from experiments.pools.gpus import slots
 from experiments.progress import Display
 from experiments.recording.provenance import collect
+from experiments.recording.recorder import Recorder
 from experiments.recording.tracking import Tracker
 from experiments.scheduling.options import Options
 from experiments.scheduling.outcome import Outcome
 from experiments.scheduling.scheduler import Scheduler
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
-from experiments.trial import Failed, Job
+from experiments.trial import Failed, Job, Opened
 from tests.experiments.conftest import Workplace
 
 
+def opened(job: Job) -> Opened:
+    """What a run does first: it opens its record."""
+    recorder = Recorder(job.record)
+    assert recorder.open(shared=job.shared)
+    return Opened(recorder.run_id)
+
+
 class FakePool:
-    """Slots whose runs end at once, as the test says they do."""
+    """Slots whose runs open their record and end at once, as the test says they do."""
 
     def __init__(self, outcome_of: Callable[[Job], Any], count: int = 1) -> None:
         self.slots = slots([], 1, count)
@@ -46,6 +54,7 @@ class FakePool:
 
     def start(self, slot: Slot, job: Job, log: str) -> None:
         self.started.append(job)
+        self._events.append(Word(slot, opened(job)))
         outcome = self._outcome_of(job)
         lost = outcome if isinstance(outcome, str) else None
         self._events.append(Ended(slot, outcome=None if lost else outcome, lost=lost))
@@ -129,14 +138,54 @@ def test_what_a_dead_scheduler_left_open_is_closed_and_run_again(workplace: Work
     assert list(left["status"]) == ["ORPHANED"], "whose lock nobody holds is not running"
     pool = FakePool(lambda job: failed(schema.NOT_FINITE, "x"))
     schedule(workplace, pool)
-    assert [job.record.run_id for job in pool.started].count(left["run_id"][0]) == 1, "in the same record"
     assert len(pool.started) == 9
+    records = workplace.records().set_index("run_id")
+    assert len(records) == 9 and records[schema.ATTEMPTS][left["run_id"][0]] == 2, "in the same record"
     storage = JournalStorage(JournalFileBackend(str(workplace.store / "optuna.journal")))
     (summary,) = optuna.get_all_study_summaries(storage)
     trials = optuna.load_study(study_name=summary.study_name, storage=storage).trials
     assert {trial.state.name for trial in trials} == {"FAIL"}
     assert len(trials) == 10
     assert {trial.user_attrs["method"] for trial in trials} == {"plain", "dsl", "dhm"}
+
+
+@pytest.mark.parametrize("word", ["lost", "said"])
+def test_a_run_that_dies_as_it_begins_is_started_again_in_one_record(workplace: Workplace, word: str) -> None:
+    """It died before it had a record, or before it could say so."""
+
+    class SilentPool(FakePool):
+        def start(self, slot: Slot, job: Job, log: str) -> None:
+            first = job.cell_id not in {known.cell_id for known in self.started}
+            super().start(slot, job, log)
+            if first:
+                self._events = [event for event in self._events if isinstance(event, Ended)]
+                if word == "lost":
+                    MlflowClient(workplace.uri).delete_run(workplace.records()["run_id"].iloc[-1])
+
+    def die_once(job: Job) -> Any:
+        first = [known.cell_id for known in pool.started].count(job.cell_id) == 1
+        return "killed by SIGKILL" if first else failed(schema.NOT_FINITE, "x")
+
+    pool = SilentPool(die_once)
+    outcome = schedule(workplace, pool)
+    assert len(outcome.failed) == 9 and len(pool.started) == 18
+    records = workplace.records()
+    assert len(records) == 9 and set(records["status"]) == {"FAILED"}
+    assert set(records[schema.ATTEMPTS]) == {2}
+
+
+def test_a_cell_whose_runs_never_come_to_a_record_has_one_that_says_so(workplace: Workplace) -> None:
+    class DeadPool(FakePool):
+        def start(self, slot: Slot, job: Job, log: str) -> None:
+            self.started.append(job)
+            self._events.append(Ended(slot, lost="killed by SIGKILL"))
+
+    outcome = schedule(workplace, DeadPool(lambda job: None), retries=1)
+    assert len(outcome.failed) == 9
+    records = workplace.records()
+    assert len(records) == 9 and set(records["status"]) == {"FAILED"}
+    assert set(records[schema.ATTEMPTS]) == {2}
+    assert all("the run was lost 2 times" in message for message in records[schema.FAILURE_MESSAGE])
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbled", "gone"])

@@ -29,9 +29,9 @@ from experiments.scheduling.searcher import Searcher, Selection
 from experiments.search import PRUNERS, Range, Search
 from experiments.stores import Stores
 from experiments.study import Request, make_plan, with_selected
-from experiments.trial import Done, Job, Progress
+from experiments.trial import Done, Job, Opened, Progress
 from tests.experiments.conftest import Workplace
-from tests.experiments.test_scheduler import FakePool, failed
+from tests.experiments.test_scheduler import FakePool, failed, opened
 
 NAME = "mimicking_weight_search"
 EPOCHS = 8
@@ -46,29 +46,35 @@ class TalkingPool(FakePool):
         self._tracker, self._error_of, self._die_at = tracker, error_of, die_at
         self._jobs: dict[int, tuple[Job, int]] = {}
         self._asked: set[int] = set()
+        self._unsaid: list[Word] = []
+        self.run_ids: list[str] = []
         self.epochs: collections.Counter[str] = collections.Counter()
 
     def start(self, slot: Slot, job: Job, log: str) -> None:
         self.started.append(job)
         self._jobs[slot.index] = job, 0
+        self.run_ids.append(opened(job).run_id)
+        self._unsaid.append(Word(slot, Opened(self.run_ids[-1])))
 
     def stop(self, slot: Slot | None = None) -> None:
         self._asked |= set(self._jobs) if slot is None else {slot.index}
 
     def wait(self, timeout: float) -> list[Word | Ended]:
+        if self._unsaid:
+            return [self._unsaid.pop()]
         for index, (job, epoch) in list(self._jobs.items()):
             slot = self.slots[index]
             if index in self._asked:
                 return [self._over(slot, Stopped())]
             if epoch == job.recipe.epochs:
-                self._tracker._client.set_terminated(job.record.run_id)
+                self._tracker._client.set_terminated(self.run_ids[-1])
                 return [self._over(slot, Done(self._error_of(job, epoch), 0.1))]
             if (len(self.started), epoch) == self._die_at:
                 raise KeyboardInterrupt
             error = self._error_of(job, epoch + 1)
             self._jobs[index] = job, epoch + 1
             self.epochs[job.cell_id] += 1
-            self._tracker._client.log_metric(job.record.run_id, job.judged_by, error, step=epoch)
+            self._tracker._client.log_metric(self.run_ids[-1], job.judged_by, error, step=epoch)
             return [Word(slot, Progress(epoch + 1, job.recipe.epochs, error, 0.1))]
         return []
 
@@ -176,7 +182,7 @@ def test_what_a_dead_searcher_left_goes_on_first_in_its_own_record(workplace: Wo
         (workplace.store / "optuna.journal").unlink()
     _, again, resumed = planned(workplace, 4)
     assert again.run() is not None
-    assert resumed.started[0].record.run_id == rows[2]["run_id"]
+    assert resumed.run_ids[0] == rows[2]["run_id"]
     assert resumed.started[0].cell_id == pool.started[2].cell_id
     assert len(resumed.started) == 2
     now = tried(workplace, plan)
