@@ -16,7 +16,8 @@ from experiments.grid import Cell
 from experiments.pool import Slot
 from experiments.trial import Busy, Done, Failed, Progress, Pruned
 
-REFRESH = 0.25  # seconds between two pictures of the table
+REFRESH = 0.25  # seconds between two pictures of the table, at least
+SHARE = 0.02  # of the scheduler's time that drawing may take
 AROUND = 5  # lines of a terminal that rows cannot have: those above and below the table
 
 
@@ -127,8 +128,9 @@ class Display:
     def tick(self) -> None:
         """Time has passed."""
         if self._live is not None and time.monotonic() >= self._next_picture:
+            began = time.thread_time()
             self._draw(self._live)
-            self._next_picture = time.monotonic() + REFRESH
+            self._next_picture = time.monotonic() + max(REFRESH, (time.thread_time() - began) / SHARE)
 
     def close(self) -> None:
         """The study is over."""

@@ -28,7 +28,8 @@ class Attempts(abc.ABC):
     """
 
     def __init__(self, journal: Path | str, name: str, pruner: BasePruner | None = None) -> None:
-        self._study = open_study(journal, name, pruner)
+        self._storage, self._study = open_study(journal, name, pruner)
+        self._study_id = self._storage.get_study_id_from_name(name)
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -46,10 +47,14 @@ class Attempts(abc.ABC):
     def resume(self, cell_id: str) -> tuple[Cell, optuna.Trial]:
         """A cell that waits, and a trial for its attempt, which an earlier scheduler began and which goes on."""
 
-    def _begun(self, cell: Cell, **known: Any) -> optuna.Trial:
+    def _made(self, state: TrialState, cell: Cell, **known: Any) -> int:
+        """The id of a new trial for a cell."""
         attributes = {CELL: cell.cell_id, **cell.variant.factors}
-        self._study.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=attributes, **known))
-        return optuna.Trial(self._study, self._study.get_trials(deepcopy=False)[-1]._trial_id)
+        made = create_trial(state=state, user_attrs=attributes, **known)
+        return self._storage.create_new_trial(self._study_id, made)
+
+    def _begun(self, cell: Cell, **known: Any) -> optuna.Trial:
+        return optuna.Trial(self._study, self._made(TrialState.RUNNING, cell, **known))
 
     def report(self, cell: Cell, trial: optuna.Trial, progress: Progress) -> bool:
         """The attempt got further; whether it is to be given up."""
@@ -85,7 +90,7 @@ class Queue(Attempts):
     def __init__(self, journal: Path | str, name: str, window: int) -> None:
         super().__init__(journal, name)
         self._window = window
-        self._enqueued: dict[str, Cell] = {}
+        self._enqueued: collections.OrderedDict[str, tuple[Cell, int]] = collections.OrderedDict()
         self._behind: collections.OrderedDict[str, Cell] = collections.OrderedDict()
 
     def __len__(self) -> int:
@@ -98,20 +103,23 @@ class Queue(Attempts):
             done: error in percent by cell.
         """
         self._close_orphans()
-        queued, told = set(), set()
+        queued: dict[str, int] = {}
+        told = set()
+        wanted = {cell.cell_id: cell for cell in waiting}
         for trial in self._study.get_trials(deepcopy=False):
             cell_id = trial.user_attrs.get(CELL)
-            if trial.state == TrialState.WAITING:
-                queued.add(cell_id)
-            elif trial.state == TrialState.COMPLETE:
+            if trial.state == TrialState.COMPLETE:
                 told.add(cell_id)
+            elif trial.state == TrialState.WAITING and cell_id in wanted and cell_id not in queued:
+                queued[cell_id] = trial._trial_id
+            elif trial.state == TrialState.WAITING:
+                self.tell_failed(self._claimed(trial._trial_id), "the cell is no longer part of the plan")
         for cell_id, error in done.items():
             if cell_id not in told:
                 self._study.add_trial(create_trial(value=error, user_attrs={CELL: cell_id}))
-        # Trials that wait for cells that are no longer wanted are passed over when they are asked for.
-        for cell in waiting:
-            if cell.cell_id in queued:
-                self._enqueued[cell.cell_id] = cell
+        for cell_id, cell in wanted.items():
+            if cell_id in queued:
+                self._enqueued[cell_id] = cell, queued[cell_id]
             else:
                 self.put(cell)
 
@@ -122,21 +130,24 @@ class Queue(Attempts):
     def _fill_window(self) -> None:
         while self._behind and len(self._enqueued) < self._window:
             cell_id, cell = self._behind.popitem(last=False)
-            self._study.enqueue_trial({}, user_attrs={CELL: cell_id, **cell.variant.factors})
-            self._enqueued[cell_id] = cell
+            self._enqueued[cell_id] = cell, self._made(TrialState.WAITING, cell, system_attrs={"fixed_params": {}})
+
+    def _claimed(self, trial_id: int) -> optuna.Trial:
+        """A trial that waits, begun. By its id: `Study.ask` looks through all trials for the first that waits."""
+        claimed = self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        assert claimed, "one scheduler owns a study"
+        return optuna.Trial(self._study, trial_id)
 
     def ask(self) -> tuple[Cell, optuna.Trial]:
         """See `Attempts.ask`."""
-        assert len(self) > 0, "the queue is empty"
         self._fill_window()
-        while True:
-            trial = self._study.ask()
-            cell = self._enqueued.pop(str(trial.user_attrs.get(CELL)), None)
-            if cell is not None:
-                return cell, trial
-            self.tell_failed(trial, "the cell is no longer part of the plan, or queued twice")
+        _, (cell, trial_id) = self._enqueued.popitem(last=False)
+        return cell, self._claimed(trial_id)
 
     def resume(self, cell_id: str) -> tuple[Cell, optuna.Trial]:
         """See `Attempts.resume`."""
-        cell = self._enqueued.pop(cell_id, None) or self._behind.pop(cell_id)
+        if cell_id in self._enqueued:
+            cell, trial_id = self._enqueued.pop(cell_id)
+            return cell, self._claimed(trial_id)
+        cell = self._behind.pop(cell_id)
         return cell, self._begun(cell)

@@ -54,8 +54,8 @@ def repair_journal(path: Path) -> bool:
     return True
 
 
-def open_study(journal: Path | str, name: str, pruner: BasePruner | None) -> optuna.Study:
-    """A study, which is made if there is none of that name.
+def open_study(journal: Path | str, name: str, pruner: BasePruner | None) -> tuple[BaseStorage, optuna.Study]:
+    """A study and what keeps it; it is made if there is none of that name.
 
     Args:
         journal: a file, or URL of a database in its place. A file that cannot be read is set aside.
@@ -102,7 +102,8 @@ def _database(url: str) -> RDBStorage:
         ) from error
 
 
-def _study(storage: BaseStorage, name: str, pruner: BasePruner | None) -> optuna.Study:
-    return optuna.create_study(
+def _study(storage: BaseStorage, name: str, pruner: BasePruner | None) -> tuple[BaseStorage, optuna.Study]:
+    study = optuna.create_study(
         study_name=name, storage=storage, direction="minimize", pruner=pruner, load_if_exists=True
     )
+    return storage, study
