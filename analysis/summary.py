@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import coverage, sequential, stats
+from analysis.answer import answer
 from analysis.data import GridData, IncompleteError, records
 from analysis.effects import effects
 from analysis.plan import Plan
@@ -31,6 +32,7 @@ def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -
         told.append(f"NOT COMPLETE: {' '.join(grid.remarks)}")
     places = decimals(row["sd"] for row in rows)
     arms = [row for row in rows if row["against"] is not None]
+    told += filter(None, [answer(arms, places, len(plan.seeds))])
     for row in rows:
         if row["against"] is None:
             told.append(f"Baseline {row['variant']}: {spread(row['mean'], row['sd'], places)} % top-1 error.")
@@ -47,7 +49,7 @@ def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -
     told += [_line(row, places, width, several) for row in shown]
     if len(shown) < len(arms):
         told.append(f"  and {len(arms) - len(shown)} more, see the table.")
-    return "\n".join([*told, *_trust(plan, arms, places)])
+    return "\n".join([*told, *_trust(plan, arms)])
 
 
 def _line(row: dict[str, Any], places: int, width: int, several: bool) -> str:
@@ -64,26 +66,20 @@ def _seeds(number: int) -> str:
     return f"{number} seed{'s' if number != 1 else ''}"
 
 
-def _trust(plan: Plan, arms: Sequence[dict[str, Any]], places: int) -> list[str]:
-    """Say how small a difference the grid could not have shown, or by which rule its seeds were added."""
+def _trust(plan: Plan, arms: Sequence[dict[str, Any]]) -> list[str]:
+    """Say how verdicts came about, and by which rule seeds were added."""
     if not arms:
         return []
-    reach = sorted((row["high"] - row["low"]) / 2 for row in arms if not math.isnan(row["low"]))
-    if not reach:
+    compared = sum(not math.isnan(row["low"]) for row in arms)
+    if not compared:
         return [f"With {_seeds(len(plan.seeds))} no difference can be told from chance; use 3 or more."]
-    half = number(reach[len(reach) // 2], places)
     told = [
         "Differences are paired by seed; verdicts are corrected for "
-        f"{len(reach)} comparison{'s' if len(reach) != 1 else ''} (Holm)."
+        f"{compared} comparison{'s' if compared != 1 else ''} (Holm)."
     ]
     if all(row["verdict"] == stats.NO_DIFFERENCE for row in arms):
         told.append("That no difference is shown does not show that there is none.")
-    if plan.looks:
-        return [*told, sequential.words(plan.looks)]
-    told.append(
-        f"A typical interval reaches {half} points either way: {len(plan.seeds)} seeds cannot show much less than that."
-    )
-    return told
+    return [*told, sequential.words(plan.looks)] if plan.looks else told
 
 
 def _gaps(grid: GridData) -> list[str]:

@@ -63,7 +63,7 @@ def test_walls(package: str, forbidden: set[str]) -> None:
         assert not top_level(path) & forbidden, path.relative_to(ROOT)
 
 
-def test_only_tracking_and_a_runs_recorder_write_to_mlflow_and_only_the_store_reads_it() -> None:
+def test_only_recording_writes_to_mlflow_and_only_the_store_reads_it() -> None:
     users = {
         path.relative_to(ROOT).as_posix()
         for package in ("dhm", "experiments", "analysis")
@@ -71,7 +71,7 @@ def test_only_tracking_and_a_runs_recorder_write_to_mlflow_and_only_the_store_re
         if "mlflow" in top_level(path)
     }
     stores = {"experiments/stores/check.py", "experiments/stores/move.py"}  # of whole stores, not of a study
-    record = {"experiments/recording/tracking.py", "experiments/recording/recorder.py"}
+    record = {f"experiments/recording/{name}.py" for name in ("tracking", "opening", "recorder")}
     readers = {path for path in users if path.startswith("analysis/store/")}
     assert readers and users - readers == {*record, *stores}
 

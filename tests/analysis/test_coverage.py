@@ -132,6 +132,10 @@ def test_the_summary_answers_the_question() -> None:
     draws |= {("plain", s): {schema.FINAL_TOP1: 10.0 + s} for s in range(3)}
     told = summary(made, frame(made, draws)).splitlines()
     assert told[0] == "Methods: 3 variants × 3 seeds on digits."
+    assert told[2] == (
+        "dhm is better than plain. The largest difference shown is −2.0 points [−2.0, −2.0] of dhm; "
+        "none is shown for the other arm."
+    )
     assert "Baseline plain: 11.0 ± 1.0 % top-1 error." in told
     start = told.index("Difference to plain in percentage points [95 % interval]; below zero is better:")
     assert told[start + 1 : start + 3] == [
