@@ -24,8 +24,8 @@ from dhm.engine import fit
 from dhm.training import Runtime
 from experiments.grid import Cell
 from experiments.pool import Slot
-from experiments.pools.gpus import slots
 from experiments.pools.local import LocalPool
+from experiments.pools.parts.gpus import slots
 from experiments.progress import Display
 from experiments.recording.provenance import collect
 from experiments.recording.tracking import Tracker

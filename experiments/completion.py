@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dhm.registry import unknown
-from experiments import config
-from experiments.pools.settings import POOLS
+from experiments import config, pools
 
 ASK, SCRIPT = "--complete", "--completion"
 OPTIONS = ("--help", "--json", SCRIPT)
@@ -30,7 +29,7 @@ VALUES = {
     "arch": ARCHITECTURES,
     "benchmark": BENCHMARKS,
     "recipe": RECIPES,
-    "pool": tuple(POOLS),
+    "pool": tuple(pools.names()),
     "retry": ("failed", "stale"),
     "seeds": ("auto",),
     "pool.gpus": ("auto", "all", "none"),
@@ -123,7 +122,7 @@ def _settings(pool: str) -> list[str]:
 
 
 def _pool(kind: str) -> Iterator[tuple[str, object]]:
-    return _leaves(POOLS.get(kind, POOLS["local"]))
+    return _leaves(pools.config_of(kind if kind in pools.names() else "local"))
 
 
 def _leaves(cls: typing.Any, path: str = "") -> Iterator[tuple[str, object]]:

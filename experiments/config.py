@@ -22,7 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from dhm.fields import field_types
 from dhm.recipe import DataSpec, Recipe
 from dhm.registry import unknown
-from experiments.pools.settings import POOLS, PoolConfig
+from experiments import pools
+from experiments.pools.parts.arrangement import PoolConfig
 
 Number = typing.TypeVar("Number", int, float)
 
@@ -81,7 +82,8 @@ def _part(cls: type, without: Sequence[str] = (), extra: Sequence[tuple[str, Any
 
 
 def _inner(annotation: Any) -> Any:
-    if isinstance(annotation, types.UnionType):
+    """The type of what may also be none."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return next(part for part in typing.get_args(annotation) if part is not types.NoneType)
     return annotation
 
@@ -117,8 +119,6 @@ Settings = dataclasses.make_dataclass(
 )
 
 ConfigStore.instance().store(name="settings", node=Settings)
-for _name, _node in POOLS.items():
-    ConfigStore.instance().store(group="pool", name=_name, node=_node)
 
 
 def read(arguments: Sequence[str]) -> DictConfig:
@@ -129,6 +129,7 @@ def read(arguments: Sequence[str]) -> DictConfig:
     """
     parsed = [_parsed(argument) for argument in arguments]
     kind = _pool(parsed)
+    ConfigStore.instance().store(group="pool", name=kind, node=pools.config_of(kind)(kind=kind))
     overrides = [_checked(argument, override, kind) for argument, override in zip(arguments, parsed, strict=True)]
     try:
         with initialize(version_base="1.3", config_path=None):
@@ -151,6 +152,11 @@ def overrides_of(settings: DictConfig) -> dict[str, Any]:
 def levels_of(settings: DictConfig) -> dict[str, Any]:
     """The levels that were asked for, by factor."""
     return dict(_flat(OmegaConf.to_container(settings.factors), ""))
+
+
+def pool_of(settings: DictConfig) -> PoolConfig:
+    """The settings of the pool that is asked for."""
+    return typing.cast(PoolConfig, OmegaConf.to_object(settings.pool))
 
 
 def plain(value: Any) -> Any:
@@ -211,8 +217,8 @@ def _pool(overrides: Sequence[Override]) -> str:
     for override in overrides:
         if override.key_or_group in ("pool", "pool.kind"):
             kind = str(override.value())
-            if kind not in POOLS:
-                raise unknown("pool", kind, POOLS)
+            if kind not in pools.names():
+                raise unknown("pool", kind, pools.names())
     return kind
 
 
@@ -224,10 +230,10 @@ def _checked(argument: str, override: Override, pool: str) -> str:
     if path in (["pool"], ["pool", "kind"]):
         return f"pool={pool}"
     node: Any = OmegaConf.structured(Settings)
-    node.pool = OmegaConf.structured(POOLS[pool])
+    node.pool = OmegaConf.structured(pools.config_of(pool))
     for depth, name in enumerate(path):
         if path[0] == "pool" and depth == 1 and name not in node:
-            others = [f"pool={kind}" for kind in POOLS if hasattr(POOLS[kind](), name)]
+            others = [f"pool={kind}" for kind in pools.names() if hasattr(pools.config_of(kind)(), name)]
             if others:
                 raise ValueError(f"pool.{name} is a setting of {' and '.join(others)}, and this is pool={pool}")
         if not isinstance(node, DictConfig) or name not in list(node.keys()):
@@ -275,17 +281,11 @@ def _kind(path: str) -> Any:
     """The type that a setting has; none where there is no such setting, or where it takes anything."""
     kind: Any = Settings
     for name in path.split("."):
-        rooms = (*POOLS.values(), kind) if kind is PoolConfig else (kind,)
+        rooms = (*map(pools.config_of, pools.names()), kind) if kind is PoolConfig else (kind,)
         found = [field_types(typing.cast(type, room)) for room in rooms if dataclasses.is_dataclass(room)]
-        kind = next((types_of[name] for types_of in found if name in types_of), None)
-        if typing.get_origin(kind) in (typing.Union, types.UnionType):
-            kind = _inner_of_optional(kind)
+        kind = _inner(next((types_of[name] for types_of in found if name in types_of), None))
         kind = typing.get_origin(kind) or kind
     return kind if kind in _WANTED or dataclasses.is_dataclass(kind) else None
-
-
-def _inner_of_optional(annotation: Any) -> Any:
-    return next(part for part in typing.get_args(annotation) if part is not types.NoneType)
 
 
 def _shortened(text: str) -> str:

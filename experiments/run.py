@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments import completion, config, usage
-from experiments.pools import server
+from experiments.pools.parts import server
 from experiments.recording.patience import trouble_of
 from experiments.scheduling.signals import INTERRUPTED, Outlet
 from experiments.words import tell_mistake

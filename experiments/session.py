@@ -12,11 +12,10 @@ from dhm.data import DataSet
 from dhm.diagnostics import Diagnostics
 from dhm.replicas import check
 from dhm.training import Callback, Runtime
-from experiments import config, report
+from experiments import config, pools, report
 from experiments.forecast import Trials, trials_ahead
 from experiments.grid import GRIDS, Plan
 from experiments.pool import Slot
-from experiments.pools.choice import arrange
 from experiments.progress import Display
 from experiments.recording.patience import Patience
 from experiments.recording.provenance import collect
@@ -83,7 +82,7 @@ class Session:
             levels=config.levels_of(settings),
             data_root=root,
         )
-        self._arrangement = arrange(settings.pool, self._replicas)
+        self._arrangement = pools.arrange(config.pool_of(settings), self._replicas)
         self._options = Options(
             retries=config.at_least(settings.study.retries, 0, "study.retries"),
             retry=settings.retry,

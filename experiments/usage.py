@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from experiments import pools
+
 NAMES = 22  # characters of the longest name of a setting
 COMMAND = "python -m experiments.run"
 EXAMPLES = {
@@ -29,7 +31,7 @@ SETTINGS = {
     "How it runs": {
         "plan=true [--json]": "shows the cells, with cost; runs nothing",
         "retry": "failed: runs them again; stale: those of other code",
-        "pool": "local, slurm or ray, see docs/scaling.md",
+        "pool": f"{', '.join(pools.names())}, see docs/scaling.md",
         "pool.gpus": "auto, all, none, how many, or a list",
         "pool.gpus_per_run": "replicas of a run, which share its batches",
         "pool.slots_per_gpu": "how many at once; on a CPU pool.cpu_slots (or auto)",

@@ -51,15 +51,14 @@ def links(page: Path) -> Iterator[Path]:
 
 
 def write_files(page: Path, folder: Path) -> list[Path]:
-    """Do what a page says: write each block that names a file, into a folder. A block for a file that is there is
-    added to its end."""
+    """Do what a page says: write each block that names a file, into a folder. None of them is there before."""
     written = []
     for block in (*blocks(page, "python"), *blocks(page, "yaml")):
         if block.file is not None:
             path = folder / block.file
             path.parent.mkdir(parents=True, exist_ok=True)
-            before = path.read_text() if path.exists() else ""
-            path.write_text(before + block.text)
+            assert not path.exists(), path
+            path.write_text(block.text)
             written.append(path)
     return written
 

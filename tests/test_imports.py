@@ -111,6 +111,13 @@ def test_files_stay_small() -> None:
             assert len(path.read_text().splitlines()) <= limit, path.relative_to(ROOT)
 
 
+def test_a_pool_is_one_file_of_less_than_two_hundred_lines() -> None:
+    files = sorted((ROOT / "experiments" / "pools").glob("*.py"))
+    assert len(files) > 3
+    for path in files:
+        assert len(path.read_text().splitlines()) < 200, path.name
+
+
 @pytest.mark.parametrize("module", ["analysis.schema", "analysis.plan_record"])
 def test_what_a_training_process_takes_from_analysis_is_light(module: str) -> None:
     script = f"import sys, {module}; print([n for n in ('pandas', 'matplotlib', 'mlflow') if n in sys.modules])"

@@ -4,6 +4,8 @@ CUDA starts in the run, after CUDA_VISIBLE_DEVICES is set. A run watches its pip
 """
 
 import contextlib
+import dataclasses
+import os
 import signal
 import sys
 import types
@@ -12,11 +14,54 @@ from multiprocessing import connection
 from typing import Any
 
 from experiments.pool import Ended, Slot, Target, Word
-from experiments.pools import server
-from experiments.pools.process import STOP, serve
+from experiments.pools.parts import server
+from experiments.pools.parts.arrangement import AUTO, Arrangement, Automatic, PoolConfig
+from experiments.pools.parts.gpus import choose_gpus, slots
+from experiments.pools.parts.process import STOP, serve
 
 START_TRIES = 3  # for each of which a fork server that is gone is replaced
 SERVER_GONE = 255  # the exit code that multiprocessing makes up for the runs of a fork server that is gone
+
+
+@dataclasses.dataclass
+class Config(PoolConfig):
+    """This machine.
+
+    Args:
+        gpus: see `choose_gpus`.
+        cpu_slots: runs at once without GPUs; 0 is as many as there are cores, `auto` measures.
+    """
+
+    gpus: Any = "auto"
+    cpu_slots: Any = 0
+
+
+def arrange(asked: Config, replicas: int) -> Arrangement:
+    """See `experiments.pools.arrange`."""
+    for name, least in (("slots_per_gpu", 1), ("cpu_slots", 0)):
+        if getattr(asked, name) != AUTO:
+            asked.count(name, least, "a whole number or auto")
+    gpus, room = choose_gpus(asked.gpus), max(1, _cores() // (asked.threads * replicas))
+
+    def arranged(count: int) -> Arrangement:
+        places = slots(gpus, count, count, replicas)
+        # Beside a GPU its share of the cores; on a CPU, which trains, none.
+        workers = 0 if places[0].device == "cpu" else max(1, _cores() // len(places))
+        workers = workers if asked.workers is None else asked.workers
+        return Arrangement(places, workers, lambda store, target: LocalPool(places, target))
+
+    name = "slots_per_gpu" if gpus else "cpu_slots"
+    count = getattr(asked, name)
+    if count != AUTO:
+        return arranged(count or room)
+    # A run on a GPU wants a core of its own, too.
+    most = room if not gpus else max(1, _cores() * replicas // len(gpus))
+    first = arranged(1 if gpus else room)
+    return dataclasses.replace(first, automatic=Automatic(f"pool.{name}", most, arranged))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class LocalPool:

@@ -1,50 +1,70 @@
-"""Ray: a detached actor runs one cell or a few, wherever the cluster has room; it lives on where its scheduler dies.
-
-Without an address Ray is started on this machine, and ends with the scheduler.
-"""
+"""Ray: a detached actor runs one cell or a few, wherever the cluster has room; it lives on where its scheduler dies."""
 
 import dataclasses
-import hashlib
+import functools
 import logging
 import os
+import typing
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.pools.agent import Agent
-from experiments.pools.engine import EngineAwayError
+from experiments.pools.parts import engine_pool
+from experiments.pools.parts.agent import Agent
+from experiments.pools.parts.arrangement import Arrangement, PoolConfig
+from experiments.pools.parts.engine import EngineAwayError, study_name
 
-INSTALL = "pool=ray needs Ray: pip install 'dhm-ablation[ray]'"
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Share:
-    """What a program takes of a node.
+@dataclasses.dataclass
+class Config(PoolConfig):
+    """A Ray cluster.
 
     Args:
-        gpus: may be a fraction, where programs share a GPU.
+        address: of the cluster, or `auto` for the one of this machine; none starts one here, which ends with the
+            scheduler.
+        gpus: `auto` or `none`.
+        slots: how many cells are with Ray at once; none is as many as the cluster has room for.
+        cells_per_job: how many cells an actor runs, one after the other.
     """
 
-    cpus: float = 1
-    gpus: float = 0
+    address: typing.Optional[str] = None  # noqa: UP045
+    gpus: str = "auto"
+    slots: typing.Optional[int] = None  # noqa: UP045
+    cells_per_job: int = 1
 
 
-def connect(address: str | None, cpus: int | None = None) -> Mapping[str, float]:
+def arrange(asked: Config, replicas: int) -> Arrangement:
+    """See `experiments.pools.arrange`."""
+    if asked.gpus not in ("auto", "none"):
+        raise ValueError(f"pool.gpus={asked.gpus}: with pool=ray give auto or none; the cluster knows its GPUs")
+    at_once, cells = asked.count("slots_per_gpu", 1), asked.count("cells_per_job", 1)
+    has = connect(asked.address)
+    on_gpu = asked.gpus == "auto" and has.get("GPU", 0) > 0
+    cpus, gpus = (1, replicas / at_once) if on_gpu else (asked.threads * replicas, 0)
+    room = int(has["GPU"] // gpus) if on_gpu else int(has.get("CPU", 1) // cpus)
+    if room < 1 and asked.slots is None:
+        raise ValueError(
+            f"the Ray cluster has no room for a run: it has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs, "
+            f"and a run takes {cpus:g} and {gpus:g}"
+        )
+    count = room * cells if asked.slots is None else asked.count("slots", 1)
+    share = {"num_cpus": cpus, "num_gpus": gpus}
+    engine = functools.partial(Ray, share=share)
+    return engine_pool.arrangement(asked, count, engine, on_gpu=on_gpu, jobs_per_program=cells)
+
+
+def connect(address: str | None) -> Mapping[str, float]:
     """Join a cluster, or start one here; returns what it has, by resource.
 
     Args:
         address: `auto` for the one that this machine is a node of, or `ray://...`, `HOST:PORT`; none starts one.
-        cpus: of one that is started here.
 
     Raises:
         ValueError: Ray is not installed, or there is no such cluster.
     """
     ray = _ray()
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
-    if address is not None:
-        options = {"logging_level": logging.ERROR, "log_to_driver": False, "address": address}
-    elif cpus is not None:
-        options["num_cpus"] = cpus
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    options |= {"include_dashboard": False} if address is None else {"address": address}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -63,7 +83,7 @@ def _ray() -> Any:
     try:
         import ray  # noqa: PLC0415
     except ImportError as error:
-        raise ValueError(INSTALL) from error
+        raise ValueError("pool=ray needs Ray: pip install 'dhm-ablation[ray]'") from error
     return ray
 
 
@@ -73,57 +93,32 @@ class Ray:
     Args:
         study: its name.
         folder: that tells studies of the same name apart.
+        share: of a node that a program takes, in the words of Ray's actors.
     """
 
     requeue: Sequence[str] = ()
 
-    def __init__(self, study: str, folder: Path, share: Share) -> None:
+    def __init__(self, study: str, folder: Path, share: Mapping[str, float]) -> None:
         self._ray = _ray()
-        self._study = f"dhm-{study}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
-        self._share, self._count = share, 0
+        self._study, self._share = study_name(study, folder), share
         self._over: dict[str, Any] = {}  # by name of an actor: a call that lasts as long as it
         self._endings: dict[str, str] = {}
 
     def submit(self, programs: Sequence[Agent]) -> list[str]:
         """See `Engine.submit`."""
         remote = self._ray.remote(_Host)
-        names = []
-        for program in programs:
-            name = f"{self._study}-{program.names[0][:12]}"
-            actor = remote.options(
-                name=name,
-                namespace=self._study,
-                lifetime="detached",
-                num_cpus=self._share.cpus,
-                num_gpus=self._share.gpus,
-                max_restarts=0,
-            ).remote()
+        named = {f"{self._study}-{program.names[0][:12]}": program for program in programs}
+        for name, program in named.items():
+            options = {"name": name, "namespace": self._study, "lifetime": "detached", "max_restarts": 0}
+            actor = remote.options(**options, **self._share).remote()
             actor.run.remote(program)
             self._over[name] = actor.over.remote()
-            names.append(name)
-        return names
+        return list(named)
 
     def look(self, numbers: Collection[str]) -> Mapping[str, bool]:
         """See `Engine.look`."""
-        there: dict[str, bool] = {}
-        for name in numbers:
-            call = self._call(name)
-            if call is None:
-                continue
-            if not self._ray.wait([call], timeout=0)[0]:
-                there[name] = False
-                continue
-            try:
-                self._ray.get(call)
-            except self._ray.exceptions.ActorUnavailableError:
-                # It may only be out of reach: asked anew, which is answered in the end by its death or its leaving.
-                del self._over[name]
-                there[name] = False
-                continue
-            except self._ray.exceptions.RayError as error:
-                self._endings[name] = _words(error)
-            del self._over[name]
-        return there
+        calls = {name: self._call(name) for name in numbers}
+        return {name: False for name, call in calls.items() if call is not None and not self._has_left(name, call)}
 
     def _call(self, name: str) -> Any:
         if name in self._endings:
@@ -135,6 +130,19 @@ class Ray:
                 self._endings[name] = "it is gone"
                 return None
         return self._over[name]
+
+    def _has_left(self, name: str, call: Any) -> bool:
+        if not self._ray.wait([call], timeout=0)[0]:
+            return False
+        del self._over[name]
+        try:
+            self._ray.get(call)
+        except self._ray.exceptions.ActorUnavailableError:
+            # It may only be out of reach: asked anew, which is answered in the end by its death or its leaving.
+            return False
+        except self._ray.exceptions.RayError as error:
+            self._endings[name] = _words(error)
+        return True
 
     def title(self, number: str) -> str:
         """See `Engine.title`."""
@@ -153,16 +161,13 @@ class Ray:
         """See `Engine.cancel`."""
         for name in numbers:
             self._endings.setdefault(name, "it was cancelled")
-            self._remove(name)
-
-    def _remove(self, name: str) -> None:
-        self._over.pop(name, None)
-        try:
-            self._ray.kill(self._ray.get_actor(name, namespace=self._study))
-        except ValueError:
-            return
-        except self._ray.exceptions.RayError as error:
-            raise EngineAwayError(_words(error)) from error
+            self._over.pop(name, None)
+            try:
+                self._ray.kill(self._ray.get_actor(name, namespace=self._study))
+            except ValueError:  # there is no such actor
+                continue
+            except self._ray.exceptions.RayError as error:
+                raise EngineAwayError(_words(error)) from error
 
     def close(self) -> None:
         """See `Engine.close`."""

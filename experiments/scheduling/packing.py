@@ -20,7 +20,7 @@ from dhm.cost import measure
 from dhm.data import DataSet
 from dhm.training import Runtime
 from experiments.grid import Plan, Variant, digest, recipe_id
-from experiments.pools.choice import Arrangement
+from experiments.pools.parts.arrangement import Arrangement
 from experiments.recording.provenance import environment
 from experiments.scheduling.timing import Timed, Timing, Unfit, free_memory, rate, watch
 from experiments.stores import Stores

@@ -1,4 +1,7 @@
-"""The contract that every pool keeps: a run ends with its outcome or is told lost, once, and its slot is free again."""
+"""The contract that every pool keeps: a run ends with its outcome or is told lost, once, and its slot is free again.
+
+A pool is found by its file and held to it. One that needs a cluster stands in CLUSTERS too.
+"""
 
 import os
 import time
@@ -8,14 +11,15 @@ from typing import Any
 
 import pytest
 
+from experiments import config, pools
 from experiments.pool import Ended, Placed, Pool, Slot, Stopped, Word
-from experiments.pools.engine import EnginePool
-from experiments.pools.gpus import slots
-from experiments.pools.local import LocalPool
+from experiments.pools.parts.engine_pool import EnginePool
 from tests.engines.jobs import work
 
 PATIENCE = 300
-ENGINES = [pytest.param(name, marks=pytest.mark.engines) for name in ("slurm", "ray")]
+CLUSTERS = {"slurm": "slurm", "ray": "ray_cluster"}  # fixtures, by pool
+ENGINES = [pytest.param(name, marks=pytest.mark.engines) for name in pools.names() if name in CLUSTERS]
+HERE = [name for name in pools.names() if name not in CLUSTERS]
 Open = Callable[..., Pool]
 
 
@@ -23,41 +27,39 @@ def everything(job: Any) -> bool:
     return True
 
 
-@pytest.fixture(params=["local", *ENGINES])
+@pytest.fixture(params=[*HERE, *ENGINES])
 def kind(request: pytest.FixtureRequest) -> str:
-    if request.param == "slurm":
-        request.getfixturevalue("slurm")
-    if request.param == "ray":
-        request.getfixturevalue("ray_cluster")
     return str(request.param)
 
 
 @pytest.fixture
-def open_pool(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
-    """Makes pools of one kind for one study; they are closed at the end."""
+def open_with(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Opens pools of one kind for one study, with some settings; they are closed at the end."""
+    cluster = request.getfixturevalue(CLUSTERS[kind]) if kind in CLUSTERS else None
     made: list[Pool] = []
 
-    def make(count: int = 2, **settings: Any) -> Pool:
-        places = slots([], 1, count)
-        if kind == "local":
-            made.append(LocalPool(places, work))
-        else:
-            made.append(EnginePool(places, tmp_path / "engine", work, connection(), look=0.5, grace=1, **settings))
+    def make(**settings: Any) -> Pool:
+        given = {"address": cluster.address, **settings} if hasattr(pools.config_of(kind), "address") else settings
+        asked = config.pool_of(config.read([f"pool={kind}", *(f"pool.{name}={given[name]}" for name in given)]))
+        made.append(pools.arrange(asked, asked.gpus_per_run or 1).open(tmp_path, work))
         return made[-1]
-
-    def connection() -> Any:
-        if kind == "slurm":
-            from experiments.pools.slurm import Slurm, Terms
-
-            return lambda study, folder: Slurm(study, folder, Terms(minutes=10))
-        from experiments.pools.ray import Ray, Share, connect
-
-        connect(request.getfixturevalue("ray_cluster").address)
-        return lambda study, folder: Ray(study, folder, Share())
 
     yield make
     for pool in made:
         pool.close()
+
+
+@pytest.fixture
+def open_pool(kind: str, open_with: Open) -> Open:
+    """Opens pools with so many slots on the CPU."""
+
+    def make(count: int = 2, **settings: Any) -> Pool:
+        asked = {"slots": count, "cpu_slots": count, "gpus": "none", **settings}
+        pool = open_with(**{name: asked[name] for name in asked if hasattr(pools.config_of(kind), name)})
+        assert len(pool.slots) == count
+        return pool
+
+    return make
 
 
 @pytest.fixture
@@ -172,7 +174,7 @@ def test_more_runs_than_the_engine_has_room_for_wait_their_turn(open_pool: Open,
 
 @pytest.mark.parametrize("kind", ENGINES, indirect=True)
 def test_jobs_of_one_program_follow_each_other(open_pool: Open, tmp_path: Path) -> None:
-    pool = open_pool(3, jobs_per_program=3)
+    pool = open_pool(3, cells_per_job=3)
     pool.begin("contract", everything)
     for index, do in enumerate(("report", "die", "report")):
         start(pool, index, do, tmp_path)

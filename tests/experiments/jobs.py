@@ -1,7 +1,6 @@
 """What the pool tests run in slots; importable, since a run imports it by name."""
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 def work(job: dict[str, Any], send: Callable[[Any], None], stop_asked: Callable[[], bool]) -> Any:
     send({"pid": os.getpid(), "visible": os.environ["CUDA_VISIBLE_DEVICES"]})
     print("printed by", job["do"], flush=True)
-    return {"report": report, "raise": fail, "exit": leave, "kill": kill_self, "wait": wait}[job["do"]](stop_asked)
+    return {"report": report, "wait": wait}[job["do"]](stop_asked)
 
 
 def report(stop_asked: Callable[[], bool]) -> Any:
@@ -21,18 +20,6 @@ def report(stop_asked: Callable[[], bool]) -> Any:
         "torch": "torch" in sys.modules,
         "cuda_started": sys.modules["torch"].cuda.is_initialized(),
     }
-
-
-def fail(stop_asked: Callable[[], bool]) -> Any:
-    raise RuntimeError("an error that nobody caught")
-
-
-def leave(stop_asked: Callable[[], bool]) -> Any:
-    os._exit(7)
-
-
-def kill_self(stop_asked: Callable[[], bool]) -> Any:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def wait(stop_asked: Callable[[], bool]) -> Any:

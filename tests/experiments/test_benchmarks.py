@@ -10,7 +10,7 @@ from dhm.data import StreamedData
 from dhm.fields import identity
 from experiments import config
 from experiments.benchmarks import BENCHMARKS
-from experiments.pools.choice import arrange
+from experiments.pools import arrange
 from experiments.run import main
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
@@ -102,11 +102,11 @@ def test_a_grid_cannot_vary_what_is_read(root: Path, tmp_path: Path, capsys: pyt
 
 def test_workers_share_the_cores_beside_gpus_and_leave_a_cpu_to_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("experiments.pools.choice._cores", lambda: 16)
+    monkeypatch.setattr("experiments.pools.local._cores", lambda: 16)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
     def workers(*words: str) -> int:
-        return arrange(config.read(words).pool, replicas=1).workers
+        return arrange(config.pool_of(config.read(words)), replicas=1).workers
 
     on_gpus, on_cpus = "pool.slots_per_gpu=2", "pool.gpus=none"
     assert (workers(on_gpus), workers(on_cpus)) == (4, 0)

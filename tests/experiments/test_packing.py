@@ -12,7 +12,8 @@ from dhm.recipe import DataSpec, Recipe
 from dhm.training import Runtime
 from experiments import config
 from experiments.pool import Ended, Slot
-from experiments.pools.choice import Automatic, arrange
+from experiments.pools import arrange
+from experiments.pools.parts.arrangement import Automatic
 from experiments.scheduling import packing, timing
 from experiments.scheduling.packing import NO_ROOM, climb
 from experiments.scheduling.timing import Timed, Timing, Unfit, rate, run_timing
@@ -139,7 +140,7 @@ def test_runs_that_would_not_fit_into_memory_are_not_started(
     workplace: Workplace, quick: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(packing, "free_memory", lambda: 2**20)
-    monkeypatch.setattr("experiments.pools.choice._cores", lambda: 4)
+    monkeypatch.setattr("experiments.pools.local._cores", lambda: 4)
     assert workplace.run("grid=methods", "seeds=1", "factors.method=[plain]", "epochs=1", AUTO) == 0
     told = capfd.readouterr().out
     assert f"images/s; {NO_ROOM}: 1 at once" in told and "2 at once" not in told
@@ -158,9 +159,9 @@ def test_a_recipe_that_fails_is_a_mistake_that_is_told(
 def test_gpus_are_filled_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("experiments.pools.choice._cores", lambda: 12)
+    monkeypatch.setattr("experiments.pools.local._cores", lambda: 12)
     settings = config.read([word for word in QUICK if "pool" not in word] + ["pool.slots_per_gpu=auto"])
-    automatic = arrange(settings.pool, 1).automatic
+    automatic = arrange(config.pool_of(settings), 1).automatic
     assert isinstance(automatic, Automatic)
     assert (automatic.setting, automatic.most) == ("pool.slots_per_gpu", 6)
     packed = automatic.arranged(3)

@@ -1,4 +1,4 @@
-"""The contract of a pool, held by the local one: every run ends with its outcome or is told lost, once."""
+"""What the local pool does beyond the contract of `tests/engines/test_contract.py`: forks, devices, its end."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from experiments.pool import Ended, Word
-from experiments.pools.gpus import choose_gpus, slots
 from experiments.pools.local import LocalPool
+from experiments.pools.parts.gpus import choose_gpus, slots
 from tests.experiments.jobs import work
 
 ROOT = Path(__file__).parents[2]
@@ -99,43 +99,9 @@ def test_cpu_slots_see_no_gpu(pool: LocalPool, tmp_path: Path) -> None:
     assert ended(pool).outcome["visible"] == ""
 
 
-@pytest.mark.parametrize(
-    ("do", "how"), [("raise", "exited with code 1"), ("exit", "exited with code 7"), ("kill", "killed by SIGKILL")]
-)
-def test_a_run_that_dies_is_told_lost_and_takes_nobody_with_it(
-    pool: LocalPool, tmp_path: Path, do: str, how: str
-) -> None:
-    log = tmp_path / "log"
-    pool.start(pool.slots[0], {"do": do}, str(log))
-    pool.start(pool.slots[1], {"do": "report"}, str(tmp_path / "other"))
-    ends = {event.slot.index: event for event in events(pool, 2) if isinstance(event, Ended)}
-    assert (ends[0].lost, ends[0].outcome) == (how, None)
-    assert ends[1].lost is None
-    if do == "raise":
-        assert "an error that nobody caught" in log.read_text()
-    start(pool, log, report=0)
-    assert ended(pool).lost is None, "the slot can be used again"
-
-
-def test_stop_reaches_every_run(pool: LocalPool, tmp_path: Path) -> None:
-    start(pool, tmp_path / "log", wait_0=0, wait_1=1)
-    pool.stop()
-    assert [event.outcome for event in events(pool, 2) if isinstance(event, Ended)] == ["stopped", "stopped"]
-
-
-def test_close_leaves_no_process(tmp_path: Path) -> None:
-    pool = LocalPool(slots([], 1, 1), work)
-    start(pool, tmp_path / "log", wait=0)
-    pids: list[Any] = []
-    while not pids:
-        pids = [event.content["pid"] for event in pool.wait(0.5) if isinstance(event, Word)]
-    pool.close()
-    assert gone_within(pids[0], 10)
-
-
 def test_a_run_ends_with_its_scheduler(tmp_path: Path) -> None:
     script = (
-        "from experiments.pools.gpus import slots\n"
+        "from experiments.pools.parts.gpus import slots\n"
         "from experiments.pools.local import LocalPool\n"
         "from tests.experiments.jobs import work\n"
         "pool = LocalPool(slots([], 1, 1), work)\n"

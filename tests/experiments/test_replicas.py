@@ -18,7 +18,7 @@ from analysis import schema
 from dhm.engine import fit
 from dhm.fields import from_dict
 from dhm.recipe import Recipe
-from experiments.pools.gpus import slots
+from experiments.pools.parts.gpus import slots
 from experiments.run import main
 from tests.experiments.conftest import Workplace
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from analysis import schema
 from experiments.pool import Ended, Slot, Word
-from experiments.pools.gpus import slots
+from experiments.pools.parts.gpus import slots
 from experiments.progress import Display
 from experiments.recording.provenance import collect
 from experiments.recording.recorder import Recorder

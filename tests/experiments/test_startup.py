@@ -72,7 +72,7 @@ def test_what_is_preloaded_for_runs_has_what_they_would_load_themselves() -> Non
     """Lazy imports must cost the runs nothing: the fork server has loaded them all."""
     script = (
         "import importlib, sys\n"
-        "import experiments.pools.server as server\n"
+        "import experiments.pools.parts.server as server\n"
         "for name in server.PRELOAD: importlib.import_module(name)\n"
         "wanted = ('torch._dynamo', 'torchvision.models.resnet', 'torchvision.transforms.functional',\n"
         "          'torchvision.datasets.folder', 'sklearn.datasets', 'mlflow', 'experiments.trial')\n"
@@ -80,6 +80,20 @@ def test_what_is_preloaded_for_runs_has_what_they_would_load_themselves() -> Non
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_pools_and_what_engines_start_load_no_engine_and_nothing_heavy() -> None:
+    """A command reads a pool's settings before anything else; a job of an engine is a fresh interpreter."""
+    script = (
+        "import sys\n"
+        "from experiments import pools\n"
+        "print([pools.config_of(name).__module__ for name in pools.names()])\n"
+        "import experiments.pools.parts.agent\n"
+        f"print([name for name in {(*HEAVY, 'ray', 'submitit', 'hydra', 'omegaconf')} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    asked, there = done.stdout.splitlines()
+    assert "experiments.pools.slurm" in asked and there == "[]"
 
 
 def test_help_names_every_factor_and_recipe(capsys: pytest.CaptureFixture[str]) -> None:

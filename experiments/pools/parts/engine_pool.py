@@ -9,52 +9,22 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from experiments.pool import Ended, Placed, Slot, Target, Word
-from experiments.pools.agent import Agent
 from experiments.pools.local import LocalPool
-from experiments.pools.mailbox import Began, Mailbox, Over, Ticket
+from experiments.pools.parts.agent import Agent
+from experiments.pools.parts.arrangement import Arrangement, PoolConfig
+from experiments.pools.parts.engine import Engine, EngineAwayError
+from experiments.pools.parts.mailbox import Began, Mailbox, Over, Ticket
+from experiments.pools.parts.server import PRELOAD
 
 SLICE = 0.05  # seconds between looks at the mailbox
 LOOK = 2.0  # seconds between questions to the engine
 GRACE = 30.0  # seconds for which word of a program that is gone may still be under way
-
-
-class EngineAwayError(Exception):
-    """The engine does not answer now."""
-
-
-class Engine(Protocol):
-    """Starts programs somewhere."""
-
-    requeue: Sequence[str]
-    """Command by which a program has itself started again; none where the engine has none."""
-
-    def submit(self, programs: Sequence[Agent]) -> list[str]:
-        """Hand programs over; returns the engine's number of each. A ValueError where it will not have them, an
-        EngineAwayError where it does not answer."""
-
-    def look(self, numbers: Collection[str]) -> Mapping[str, bool]:
-        """Those of some programs that wait or run, and whether they wait. An EngineAwayError where it does not
-        answer."""
-
-    def title(self, number: str) -> str:
-        """A program for a person, such as "job 17"."""
-
-    def ending(self, number: str) -> str:
-        """How a program that neither waits nor runs ended, for a person."""
-
-    def strays(self) -> Collection[str]:
-        """Numbers of all programs of this study that wait or run."""
-
-    def cancel(self, numbers: Collection[str]) -> None:
-        """End some programs, whether they wait or run."""
-
-    def close(self) -> None:
-        """Give back what is this process's own."""
+WORKERS = 4  # processes that decode images beside a GPU of an engine, whose cores are not known here
 
 
 @dataclasses.dataclass(slots=True)
@@ -265,6 +235,39 @@ class EnginePool:
         self._over.clear()
         self._engine.close()
         self._engine = None
+
+
+def arrangement(
+    asked: PoolConfig,
+    count: int,
+    connect: Callable[[str, Path], Engine],
+    *,
+    on_gpu: bool,
+    jobs_per_program: int,
+    at_once: int = 1,
+) -> Arrangement:
+    """The slots of an engine, see `EnginePool`.
+
+    Args:
+        count: how many.
+        on_gpu: whether runs have GPUs; which ones, the engine says.
+    """
+    device = "cuda" if on_gpu else "cpu"
+    places = [Slot(index=index, device=device, visible="", engine=asked.kind) for index in range(count)]
+    preload = PRELOAD if jobs_per_program > 1 else ()
+
+    def opened(store: Path, target: Target) -> EnginePool:
+        folder, settings = user_folder(store), {"jobs_per_program": jobs_per_program, "at_once": at_once}
+        return EnginePool(places, folder, target, connect, preload=preload, **settings)
+
+    return Arrangement(places, workers(asked, on_gpu=on_gpu), opened)
+
+
+def workers(asked: PoolConfig, *, on_gpu: bool) -> int:
+    """Processes of a run on an engine that decode images."""
+    if asked.workers is not None:
+        return asked.workers
+    return WORKERS if on_gpu else 0
 
 
 def user_folder(root: Path) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments.pool import Ended, Slot, Stopped, Target, Word
 from experiments.pools.local import LocalPool
-from experiments.pools.mailbox import Began, Mailbox, Over
+from experiments.pools.parts.mailbox import Began, Mailbox, Over
 
 TICK = 0.2  # seconds between looks at the mailbox
 PATIENCE = 600.0  # seconds for which the last word waits for a folder that is away

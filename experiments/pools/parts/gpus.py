@@ -3,8 +3,6 @@
 import os
 from collections.abc import Sequence
 
-import torch
-
 from experiments.pool import Slot
 
 
@@ -57,6 +55,8 @@ def choose_gpus(asked: str | int | Sequence[int | str]) -> list[str]:
 
 def _visible_gpus() -> list[str]:
     """Names for CUDA_VISIBLE_DEVICES: those that it holds now, else the numbers. Counting does not start CUDA."""
+    import torch  # noqa: PLC0415  (seconds, for which a pool's settings and an engine's program need not wait)
+
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
     named = [name.strip() for name in given.split(",")] if given else []
