@@ -38,23 +38,29 @@ def arrange(asked: Config, replicas: int) -> Arrangement:
     if asked.gpus not in ("auto", "none"):
         raise ValueError(f"pool.gpus={asked.gpus}: with pool=ray give auto or none; the cluster knows its GPUs")
     at_once, cells = asked.count("slots_per_gpu", 1), asked.count("cells_per_job", 1)
-    has = connect(asked.address)
-    on_gpu = asked.gpus == "auto" and has.get("GPU", 0) > 0
+    nodes = connect(asked.address)
+    on_gpu = asked.gpus == "auto" and any(node.get("GPU") for node in nodes)
+    if on_gpu and replicas > 1 and at_once > 1:
+        raise ValueError(f"pool.slots_per_gpu={at_once}: on Ray a run of {replicas} GPUs shares none; leave it out")
     cpus, gpus = (1, replicas / at_once) if on_gpu else (asked.threads * replicas, 0)
-    room = int(has["GPU"] // gpus) if on_gpu else int(has.get("CPU", 1) // cpus)
-    if room < 1 and asked.slots is None:
+    rooms = [int(node.get("CPU", 0)) // cpus for node in nodes]
+    if on_gpu:
+        on_gpus = [int(node.get("GPU", 0)) * at_once // replicas for node in nodes]
+        rooms = list(map(min, rooms, on_gpus))
+    if not any(rooms) and asked.slots is None:
+        there = ", ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
         raise ValueError(
-            f"the Ray cluster has no room for a run: it has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs, "
-            f"and a run takes {cpus:g} and {gpus:g}"
+            f"no node of the Ray cluster has room for a run of {cpus} CPU(s) and {gpus:g} GPU(s); they have {there}: "
+            "give less as pool.gpus_per_run or pool.threads"
         )
-    count = room * cells if asked.slots is None else asked.count("slots", 1)
+    count = sum(rooms) * cells if asked.slots is None else asked.count("slots", 1)
     share = {"num_cpus": cpus, "num_gpus": gpus}
     engine = functools.partial(Ray, share=share)
     return engine_pool.arrangement(asked, count, engine, on_gpu=on_gpu, jobs_per_program=cells)
 
 
-def connect(address: str | None) -> Mapping[str, float]:
-    """Join a cluster, or start one here; returns what it has, by resource.
+def connect(address: str | None) -> list[Mapping[str, float]]:
+    """Join a cluster, or start one here; returns what each of its nodes has, by resource.
 
     Args:
         address: `auto` for the one that this machine is a node of, or `ray://...`, `HOST:PORT`; none starts one.
@@ -64,7 +70,8 @@ def connect(address: str | None) -> Mapping[str, float]:
     """
     ray = _ray()
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    options |= {"include_dashboard": False} if address is None else {"address": address}
+    # Without an address Ray would join, or look for minutes for, whatever cluster was last started on this machine.
+    options |= {"address": "local", "include_dashboard": False} if address is None else {"address": address}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -76,7 +83,7 @@ def connect(address: str | None) -> Mapping[str, float]:
             f"pool.address={address}: no Ray cluster answers there ({first}); start one with 'ray start --head', or "
             "leave pool.address out to have one on this machine"
         ) from error
-    return dict(ray.cluster_resources())
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _ray() -> Any:

@@ -11,7 +11,7 @@ from experiments.pool import Stopped
 
 
 def work(job: dict[str, Any], send: Callable[[Any], None], stop_asked: Callable[[], bool]) -> Any:
-    send({"pid": os.getpid(), "tag": job["tag"]})
+    send({"pid": os.getpid(), "tag": job["tag"], "visible": os.environ["CUDA_VISIBLE_DEVICES"]})
     print("printed by", job["tag"], flush=True)
     return globals()[job["do"]](job, stop_asked)
 

@@ -199,25 +199,30 @@ def _is_fork_server(pid: int) -> bool:
 
 
 class RayCluster:
-    """A head and a second node on this machine, two processors each."""
+    """A head and a second node on this machine, two processors and one GPU each, by their own word; and more."""
 
     def __init__(self) -> None:
         self._port = free_port()
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
         # Ray takes 127.0.0.1 for the address of the network interface; others of the loopback range it leaves alone.
-        self._hosts = {"head": "127.0.0.2", "second": "127.0.0.3"}
+        self._hosts = {"head": "127.0.0.2", "second": "127.0.0.3", "third": "127.0.0.4"}
         self.address = f"127.0.0.2:{self._port}"
 
     def start(self) -> None:
         self._nodes["head"] = self._node("head", "--head", f"--port={self._port}", "--include-dashboard=false")
         self.start_node("second")
 
-    def start_node(self, name: str) -> None:
-        self._nodes[name] = self._node(name, f"--address={self.address}")
+    @property
+    def names(self) -> list[str]:
+        """Of its nodes."""
+        return list(self._nodes)
 
-    def _node(self, name: str, *words: str) -> subprocess.Popen[bytes]:
+    def start_node(self, name: str, gpus: int = 1) -> None:
+        self._nodes[name] = self._node(name, f"--address={self.address}", gpus=gpus)
+
+    def _node(self, name: str, *words: str, gpus: int = 1) -> subprocess.Popen[bytes]:
         command = [
-            str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=2", "--num-gpus=1",
+            str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=2", f"--num-gpus={gpus}",
             f"--node-ip-address={self._hosts[name]}", "--disable-usage-stats", "--object-store-memory=100000000",
         ]  # fmt: skip
         env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}

@@ -4,6 +4,8 @@ A pool is found by its file and held to it. One that needs a cluster stands in C
 """
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,9 @@ import pytest
 from experiments import config, pools
 from experiments.pool import Ended, Placed, Pool, Slot, Stopped, Word
 from experiments.pools.parts.engine_pool import EnginePool
+from experiments.pools.ray import connect
 from tests.engines.jobs import work
+from tests.engines.servers import ROOT, RayCluster, wait_for
 
 PATIENCE = 300
 CLUSTERS = {"slurm": "slurm", "ray": "ray_cluster"}  # fixtures, by pool
@@ -214,6 +218,60 @@ def test_what_a_study_does_not_know_is_no_part_of_it(open_pool: Open, tmp_path: 
     assert other.begin("another", everything) == {}
     (tmp_path / "gate").touch()
     assert ends(first, 1)[0].lost is None, "another study leaves it alone"
+
+
+ON_RAY = pytest.mark.parametrize("kind", [pytest.param("ray", marks=pytest.mark.engines)], indirect=True)
+
+
+def by_node(cluster: RayCluster, seen: list[Any]) -> dict[str, list[str]]:
+    """What GPUs the runs see that have said word, by the node on which they are."""
+    nodes = {pid: name for name in cluster.names for pid in cluster.runs(name)}
+    there = [event.content for event in seen if isinstance(event, Word)]
+    return {name: [said["visible"] for said in there if nodes.get(said["pid"]) == name] for name in cluster.names}
+
+
+@ON_RAY
+def test_runs_share_the_gpus_of_a_cluster(open_with: Open, ray_cluster: RayCluster, tmp_path: Path) -> None:
+    pool = open_with(slots_per_gpu=2)
+    assert [slot.device for slot in pool.slots] == ["cuda"] * 4, "two nodes of one GPU"
+    pool = open_with(slots_per_gpu=2, slots=6)
+    pool.begin("contract", everything)
+    for index in range(6):
+        start(pool, index, "until_released", tmp_path)
+    seen = events(pool, lambda seen: sum(isinstance(event, Word) for event in seen) >= 4)
+    assert by_node(ray_cluster, seen) == {"head": ["0", "0"], "second": ["0", "0"]}, "two at a time on a GPU"
+    assert not any(isinstance(event, Word) for event in pool.wait(5)), "a third pair waits"
+    (tmp_path / "gate").touch()
+    assert {end.outcome["tag"] for end in ends(pool, 6).values()} == {f"until_released-{index}" for index in range(6)}
+
+
+@ON_RAY
+def test_a_run_has_whole_gpus_of_one_node(open_with: Open, ray_cluster: RayCluster, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"of 1 CPU.* and 2 GPU.*; they have 2 and 1, 2 and 1"):
+        open_with(gpus_per_run=2)
+    ray_cluster.start_node("third", gpus=2)
+    try:
+        pool = open_with(gpus_per_run=2)
+        assert [slot.device for slot in pool.slots] == ["cuda"]
+        pool.begin("contract", everything)
+        start(pool, 0, "until_released", tmp_path)
+        assert by_node(ray_cluster, list(words(pool, 1))) == {"head": [], "second": [], "third": ["0,1"]}
+        (tmp_path / "gate").touch()
+        assert ends(pool, 1)[0].lost is None
+    finally:
+        ray_cluster.lose("third")
+    wait_for(lambda: len(connect(ray_cluster.address)) == 2, "Ray to miss the node")
+
+
+@pytest.mark.engines
+@pytest.mark.usefixtures("ray_cluster")
+def test_without_an_address_ray_is_started_here(tmp_path: Path) -> None:
+    script = "from experiments.pools.ray import connect; print(len(connect(None)), 'node')"
+    environment = {**os.environ, "HOME": str(tmp_path)}  # where Ray leaves a token
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    )
+    assert done.stdout.strip() == "1 node", "another cluster of this machine is left alone"
 
 
 def test_an_engine_pool_keeps_the_slots_that_it_was_given(tmp_path: Path) -> None:
