@@ -1,12 +1,10 @@
 """What a recipe's network costs, in training and in inference, without building its weights."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from dhm.fields import to_dict
 from dhm.network import BranchedNetwork, build_network
@@ -27,25 +25,26 @@ class Cost:
     flops_main: int
 
 
-def measure(recipe: Recipe, *, channels: int, size: tuple[int, int], num_classes: int) -> Cost:
-    """Count on the meta device: exact, quick, and without memory for the weights. A network is counted once.
-
-    Args:
-        channels: of an image.
-        size: height and width of an image, in pixels.
-    """
-    only = Recipe(
+def network_of(recipe: Recipe) -> Recipe:
+    """What of a recipe decides about its network; the same for recipes that cost the same."""
+    return Recipe(
         arch=recipe.arch,
         epochs=1,
         data=DataSpec(name=recipe.data.name),
         branches=recipe.branches,
         dropout=recipe.dropout,
     )
-    return _measure(only, channels, size, num_classes)
 
 
-@functools.lru_cache(maxsize=1024)
-def _measure(recipe: Recipe, channels: int, size: tuple[int, int], num_classes: int) -> Cost:
+def measure(recipe: Recipe, *, channels: int, size: tuple[int, int], num_classes: int) -> Cost:
+    """Count on the meta device: exact, and without memory for the weights.
+
+    The first time in a process it takes a second or two: torch then imports its compiler.
+
+    Args:
+        channels: of an image.
+        size: height and width of an image, in pixels.
+    """
     network = on_meta(recipe, channels=channels, num_classes=num_classes)
     image = torch.empty(1, channels, *size, device="meta")
     main = network.main_only()
@@ -93,6 +92,8 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _flops(module: nn.Module, image: torch.Tensor) -> int:
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415  (it imports Triton)
+
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(image)
     return int(counter.get_total_flops())

@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 
 from analysis import coverage, schema, store
-from dhm import cost
+from dhm.cost import Cost
 from dhm.data import DataSet
+from experiments.costs import cost_of
 from experiments.grid import Plan, Variant
 from experiments.recording import records
 from experiments.recording.provenance import code_hash
-from experiments.scheduling.searcher import Selection, recorded, select
+from experiments.scheduling.selection import Selection, recorded, select
 from experiments.search import Search
 from experiments.stores import Stores
 
@@ -49,7 +50,7 @@ class VariantForecast:
 
     variant: Variant
     states: Mapping[int, str]
-    cost: cost.Cost
+    cost: Cost
     seconds: float
 
     def count(self, state: str) -> int:
@@ -139,7 +140,7 @@ def forecast(plan: Plan, data: DataSet, trials: Trials | None, stores: Stores, *
     mine = {cell.cell_id for cell in plan.cells} - set(found)
     code = code_hash()
     elsewhere = set() if runs is None else mine & set(records.originals(runs, code))
-    costs = {variant.name: _cost(variant, data) for variant in plan.variants}
+    costs = {variant.name: cost_of(variant.recipe, data, stores) for variant in plan.variants}
     seconds = {} if runs is None else _seconds(plan, runs, {name: c.flops for name, c in costs.items()})
     states: dict[str, dict[int, str]] = {variant.name: {} for variant in plan.variants}
     for cell in plan.cells:
@@ -154,10 +155,6 @@ def forecast(plan: Plan, data: DataSet, trials: Trials | None, stores: Stores, *
         for variant in plan.variants
     ]
     return Forecast(plan=plan, variants=variants, trials=trials, slots=slots, store=str(stores.root.resolve()))
-
-
-def _cost(variant: Variant, data: DataSet) -> cost.Cost:
-    return cost.measure(variant.recipe, channels=data.channels, size=data.image_shape, num_classes=data.num_classes)
 
 
 def _state(found: dict[str, records.CellRecord], elsewhere: set[str], cell_id: str, code: str) -> str:

@@ -11,7 +11,7 @@ from analysis import coverage, store
 from experiments.forecast import ELSEWHERE, STALE, Forecast, Trials
 from experiments.grid import Plan
 from experiments.scheduling.outcome import Outcome
-from experiments.scheduling.searcher import Selection
+from experiments.scheduling.selection import Selection
 from experiments.stores import Stores
 
 UI = "http://127.0.0.1:5000"

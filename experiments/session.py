@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -12,26 +12,20 @@ from dhm.data import DataSet
 from dhm.diagnostics import Diagnostics
 from dhm.replicas import check
 from dhm.training import Callback, Runtime
-from experiments import config, pools, report
+from experiments import config, pools
 from experiments.forecast import Trials, trials_ahead
 from experiments.grid import GRIDS, Plan
 from experiments.pool import Slot
-from experiments.progress import Display
-from experiments.recording.patience import Patience
-from experiments.recording.provenance import collect
-from experiments.recording.tracking import Tracker
 from experiments.scheduling import growth
 from experiments.scheduling.options import Options
 from experiments.scheduling.outcome import Outcome
-from experiments.scheduling.packing import Packer
-from experiments.scheduling.preflight import run_job
-from experiments.scheduling.scheduler import Scheduler
-from experiments.scheduling.searcher import Searcher
-from experiments.scheduling.signals import heeded
 from experiments.search import Search
-from experiments.stores import Stores, make_writable, ownership
+from experiments.stores import Stores
 from experiments.stores.addresses import locations
 from experiments.study import Request, check_retry, make_plan, with_selected
+
+if TYPE_CHECKING:
+    from experiments.scheduling.packing import Packer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +64,7 @@ class Session:
         self.results = Path(settings.results)
         root = None if settings.data.root is None else Path(settings.data.root).expanduser().resolve()
         overrides, self._replicas = _replicated(settings)
-        self._request = Request(
+        self.request = Request(
             grid=settings.grid,
             benchmark=settings.benchmark,
             recipe=settings.recipe,
@@ -82,14 +76,14 @@ class Session:
             levels=config.levels_of(settings),
             data_root=root,
         )
-        self._arrangement = pools.arrange(config.pool_of(settings), self._replicas)
-        self._options = Options(
+        self.arrangement = pools.arrange(config.pool_of(settings), self._replicas)
+        self.options = Options(
             retries=config.at_least(settings.study.retries, 0, "study.retries"),
             retry=settings.retry,
             patience=config.at_least(settings.study.patience, 0, "study.patience"),
             runtime=Runtime(
                 threads=settings.pool.threads,
-                workers=self._arrangement.workers,
+                workers=self.arrangement.workers,
                 data_root=root,
                 deterministic=settings.pool.deterministic,
                 channels_last=settings.pool.channels_last,
@@ -104,11 +98,14 @@ class Session:
     @property
     def slots(self) -> Sequence[Slot]:
         """Room for runs."""
-        return self._arrangement.slots
+        return self.arrangement.slots
 
     @property
-    def _packer(self) -> Packer:
-        return Packer(self._arrangement, run_job, self._options.runtime, self.stores)
+    def packer(self) -> "Packer":
+        """Finds how many runs at once its pool is to have."""
+        from experiments.scheduling.packing import Packer  # noqa: PLC0415  (it loads what runs load; few ask for it)
+
+        return Packer(self.arrangement, self.options.runtime, self.stores)
 
     def plan(self) -> tuple[Plan, DataSet, Trials | None]:
         """The plan as far as the record has brought it, its data, and a search's trials. Starts nothing and writes no
@@ -117,15 +114,15 @@ class Session:
         Raises:
             ValueError: anything that is asked for does not exist or does not fit.
         """
-        plan, data = self._made()
-        automatic = self._arrangement.automatic
-        if automatic is not None and (found := self._packer.remembered(plan, data)) is not None:
-            self._arrangement = automatic.arranged(found.at_once)
+        plan, data = self.made()
+        automatic = self.arrangement.automatic
+        if automatic is not None and (found := self.packer.remembered(plan, data)) is not None:
+            self.arrangement = automatic.arranged(found.at_once)
         trials = None
         if isinstance(plan.grid, Search):
             trials = trials_ahead(plan, plan.grid, self.stores)
             if trials.selection is not None:
-                plan = with_selected(plan, self._request, trials.selection)
+                plan = with_selected(plan, self.request, trials.selection)
         return growth.settled(plan, self.stores.tracking_uri), data, trials
 
     def run(self, console: Console, command: Sequence[str]) -> Ended:
@@ -138,54 +135,13 @@ class Session:
         Raises:
             ValueError: as `plan`; or the study is being run already.
         """
-        self.stores.prepare()
-        # The fork server loads torch and mlflow while this process reads the data and opens the store.
-        pool = self._arrangement.open(self.stores.root, run_job)
-        try:
-            with console.status("reading the data, opening the record"):
-                plan, data = self._made()
-                make_writable(self.results, "results")
-                display = Display(console)
-                tracker = Tracker(self.stores, Patience(self._options.patience, display.say))
-            root = self._request.data_root
-            outside = [self.stores.root, self.results, *([] if root is None else [root])]
-            growth.settled(plan, tracker.uri)
-            with ownership(self.stores, plan.plan_id):
-                if self._arrangement.automatic is not None:
-                    self._arrangement = self._packer.settle(plan, data, console)
-                    runtime = dataclasses.replace(self._options.runtime, workers=self._arrangement.workers)
-                    self._options = dataclasses.replace(self._options, runtime=runtime)
-                    pool = self._arrangement.open(self.stores.root, run_job)
-                means: dict[str, Any] = {
-                    "data": data,
-                    "pool": pool,
-                    "stores": self.stores,
-                    "tracker": tracker,
-                    "options": self._options,
-                    "provenance": collect(command, outside),
-                    "display": display,
-                }
-                if isinstance(plan.grid, Search):
-                    searcher = Searcher(plan=plan, **means)
-                    with heeded(searcher):
-                        selection = searcher.run()
-                    report.trials(console, plan, selection, searcher.outcome)
-                    if selection is None:
-                        return Ended(plan=plan, outcome=searcher.outcome, compared=False, tracking_uri=tracker.uri)
-                    plan = with_selected(plan, self._request, selection)
+        from experiments.execution import execute  # noqa: PLC0415  (MLflow, 2 s to import, is wanted to run alone)
 
-                def schedule(plan: Plan) -> Outcome:
-                    scheduler = Scheduler(plan=plan, **means)
-                    with heeded(scheduler):
-                        return scheduler.run()
+        return execute(self, console, command)
 
-                plan, outcome = growth.run(plan, tracker.uri, schedule, console.print)
-                return Ended(plan=plan, outcome=outcome, compared=True, tracking_uri=tracker.uri)
-        finally:
-            pool.close()
-
-    def _made(self) -> tuple[Plan, DataSet]:
-        plan, data = make_plan(self._request, self.stores)
+    def made(self) -> tuple[Plan, DataSet]:
+        """What is asked for, whatever is recorded; see `plan`."""
+        plan, data = make_plan(self.request, self.stores)
         _check_replicas(plan, self.slots, self._replicas)
         return plan, data
 

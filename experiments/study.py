@@ -8,16 +8,17 @@ from typing import Any
 
 import experiments.grids  # noqa: F401  the registry is filled by importing
 from analysis.catalogue import figure_names
-from dhm.cost import measure, on_meta
+from dhm.cost import on_meta
 from dhm.data import DataSet, load
 from dhm.fields import replace_at
 from dhm.losses import weights
 from dhm.registry import unknown
 from dhm.replicas import check_batches
 from experiments.benchmarks import BENCHMARKS, Benchmark
+from experiments.costs import cost_of
 from experiments.grid import GRIDS, Grid, Plan, Variant
 from experiments.scheduling.growth import AUTO, EVERY, MOST
-from experiments.scheduling.searcher import Selection
+from experiments.scheduling.selection import Selection
 from experiments.search import Search
 from experiments.stores import Stores
 
@@ -98,7 +99,7 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
         check_batches(variant.recipe, images[variant.recipe.data])
     # Every network takes an image of this size, or says that it cannot.
     for variant in variants:
-        measure(variant.recipe, channels=data.channels, size=data.image_shape, num_classes=data.num_classes)
+        cost_of(variant.recipe, data, stores)
     return plan, data
 
 

@@ -1,24 +1,30 @@
-"""The connection to a tracking store: MLflow's client, and never a new database."""
+"""The connection to a tracking store: MLflow's client, and never a new database.
+
+MLflow takes a second to import, and another one to open a database: both wait until something is asked of it.
+"""
 
 import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from analysis.plan_record import plan_ids
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before mlflow is imported
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Run, ViewType
-from mlflow.exceptions import MlflowException
-from mlflow.utils.rest_utils import http_request
-
-from analysis.plan_record import plan_ids
-
+ACTIVE, DELETED, ALL = "active", "deleted", "all"  # MLflow's words
+_LOUD = ("mlflow", "alembic")  # opening a database they speak of migrations; a reader has no use for it
 _PAGE = 1000  # runs a query
 _BATCH = 500  # runs a query of histories: below the variables that SQLite takes in one statement
 _NO_LIMIT = 2**31 - 1
@@ -31,12 +37,28 @@ class StoreError(ValueError):
     """The tracking store cannot be read; the message says what to do."""
 
 
-@dataclass(frozen=True)
-class Store:
-    """A tracking store that is open. `database` is the file of an embedded one."""
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """An experiment as MLflow tells it."""
 
-    client: MlflowClient
-    database: Path | None
+    experiment_id: str
+    name: str
+    tags: Mapping[str, str]
+
+
+class Store:
+    """A tracking store. `database` is the file of an embedded one."""
+
+    def __init__(self, uri: str, database: Path | None) -> None:
+        self._uri, self.database = uri, database
+
+    @cached_property
+    def client(self) -> "MlflowClient":
+        """MLflow's client, which opens the store."""
+        from mlflow import MlflowClient  # noqa: PLC0415  (see above)
+
+        _quieten()  # anew: importing it has set them
+        return MlflowClient(tracking_uri=self._uri)
 
     def experiments(self) -> list[Experiment]:
         """Return the experiments that hold a plan, by name."""
@@ -44,14 +66,15 @@ class Store:
         token: str | None = ""
         while token is not None:
             page = self.client.search_experiments(max_results=_PAGE, page_token=token or None)
-            found += page
+            found += (Experiment(str(e.experiment_id), str(e.name), dict(e.tags)) for e in page if plan_ids(e.tags))
             token = page.token or None
-        return sorted((e for e in found if plan_ids(e.tags)), key=lambda e: str(e.name))
+        return sorted(found, key=lambda e: e.name)
 
-    def search(
-        self, experiment_ids: Sequence[str], condition: str = "", view: int = ViewType.ACTIVE_ONLY
-    ) -> Iterator[Run]:
+    def search(self, experiment_ids: Sequence[str], condition: str = "", stage: str = ACTIVE) -> Iterator["Run"]:
         """Give the runs of experiments that meet a condition, a page at a time: they take ten times their room."""
+        from mlflow.entities import ViewType  # noqa: PLC0415  (see above)
+
+        view = ViewType.from_string(f"{stage}_only" if stage != ALL else stage)
         token: str | None = "" if experiment_ids else None
         while token is not None:
             page = self.client.search_runs(
@@ -78,6 +101,9 @@ class Store:
             yield from self._one_by_one(run_ids, metric)
 
     def _served(self, credentials: Any, run_ids: Sequence[str], metric: str) -> Iterable[tuple[str, Any]]:
+        from mlflow.entities import Metric  # noqa: PLC0415  (see above)
+        from mlflow.utils.rest_utils import http_request  # noqa: PLC0415
+
         wanted = [*(("run_id", run_id) for run_id in run_ids), ("metric_key", metric), ("max_results", _MOST)]
         answer = http_request(credentials, _HISTORIES, "GET", params=wanted, raise_on_status=False)
         points = answer.json()["metrics"] if answer.status_code == _OK else None
@@ -110,18 +136,24 @@ def opened(uri: str) -> Iterator[Store]:
     if path is not None:
         # MLflow keeps what it opened by its URI: a relative one would mean another database after a change of folder.
         uri = uri.replace(str(path), str(path.absolute()), 1)
-    # Opening a database, MLflow speaks of migrations at level INFO; a reader has no use for it.
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    loggers = [logging.getLogger(name) for name in _LOUD]
     levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
+    _quieten()
     try:
-        yield Store(MlflowClient(tracking_uri=uri), None if path is None else path.resolve())
-    except MlflowException as error:
+        yield Store(uri, None if path is None else path.resolve())
+    except Exception as error:
+        told = sys.modules.get("mlflow.exceptions")  # none: nothing was asked of it
+        if told is None or not isinstance(error, told.MlflowException):
+            raise
         raise StoreError(f"the tracking store {uri} cannot be read: {error}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _quieten() -> None:
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _has_tables(path: Path) -> bool:

@@ -5,25 +5,27 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from mlflow.entities import Experiment, Run
-from mlflow.exceptions import MlflowException
 
 from analysis import schema
 from analysis.plan import Plan
 from analysis.plan_record import decode_plan, plan_ids
 from analysis.store import histories
-from analysis.store.client import StoreError, opened
-from analysis.store.records import DELETED, records
+from analysis.store.client import DELETED, Experiment, StoreError, opened
+from analysis.store.experiments import experiments
+from analysis.store.records import records
 from analysis.store.rows import COLUMNS, FACTOR, TAGS, TRIAL_TAGS, cell_row, trial_row
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 
 def plans(uri: str) -> list[Plan]:
     """Return the plans of all experiments, by experiment and plan id. StoreError where there is no store."""
     with opened(uri) as store:
-        return [plan for experiment in store.experiments() for plan in _plans_of(experiment)]
+        return [plan for experiment in experiments(store) for plan in _plans_of(experiment)]
 
 
 def runs(uri: str, plan: Plan | None = None, cell_id: str | None = None) -> pd.DataFrame:
@@ -33,9 +35,9 @@ def runs(uri: str, plan: Plan | None = None, cell_id: str | None = None) -> pd.D
     levels' own types. `seed` is an int, `dirty` a bool, times are UTC; a tag that a record lacks is None.
     """
     with opened(uri) as store:
-        experiments = [e for e in store.experiments() if plan is None or e.experiment_id == plan.experiment_id]
-        known = [plan] if plan else [p for experiment in experiments for p in _plans_of(experiment)]
-        names = {experiment.experiment_id: experiment.name for experiment in experiments}
+        own = [e for e in experiments(store) if plan is None or e.experiment_id == plan.experiment_id]
+        known = [plan] if plan else [p for experiment in own for p in _plans_of(experiment)]
+        names = {experiment.experiment_id: experiment.name for experiment in own}
         variants = {(p.plan_id, variant.name): variant for p in known for variant in p.variants}
         tags = {schema.PLAN: plan.plan_id if plan else None, schema.CELL_ID: cell_id}
         wanted = {tag: value for tag, value in tags.items() if value is not None}
@@ -62,7 +64,7 @@ def trials(uri: str, search_id: str, paths: Sequence[str]) -> pd.DataFrame:
     setting, a column for each of `paths`.
     """
     with opened(uri) as store:
-        found = records(store, [e.experiment_id for e in store.experiments()], {schema.SEARCH: search_id})
+        found = records(store, [e.experiment_id for e in experiments(store)], {schema.SEARCH: search_id})
     columns = ["run_id", "status", "state", *TRIAL_TAGS, schema.EPOCHS, schema.VAL_TOP1, *paths]
     frame = pd.DataFrame([trial_row(run, paths) for run in found], columns=columns)
     return frame.sort_values([schema.TRIAL_NUMBER, "run_id"], ignore_index=True)
@@ -75,7 +77,7 @@ def find(uri: str, word: str) -> dict[str, Any]:
     there is no such run, or several.
     """
     with opened(uri) as store:
-        names = {experiment.experiment_id: experiment.name for experiment in store.experiments()}
+        names = {experiment.experiment_id: experiment.name for experiment in experiments(store)}
         found: list[Run] = []
         if re.fullmatch(r"[0-9a-f]{2,32}", word):
             found = list(store.search(list(names), f"attributes.run_id LIKE '{word}%'"))
@@ -103,7 +105,7 @@ def find(uri: str, word: str) -> dict[str, Any]:
 def discarded(uri: str) -> pd.DataFrame:
     """Return one row a run in MLflow's bin: run_id, name, experiment, status, artifact_uri."""
     with opened(uri) as store:
-        names = {experiment.experiment_id: experiment.name for experiment in store.experiments()}
+        names = {experiment.experiment_id: experiment.name for experiment in experiments(store)}
         found = records(store, list(names), stage=DELETED)
     rows = [
         (run.run_id, run.name, names[run.experiment_id], run.status, run.artifact_uri)
@@ -134,6 +136,8 @@ def topologies(uri: str, runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
     A run whose file is not there (moved, or of another version) is left out.
     """
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415  (a second to import, see `analysis.store.client`)
+
     found = {}
     with opened(uri) as store:
         for run_id in dict.fromkeys(runs["run_id"]):

@@ -47,7 +47,7 @@ def settled(plan: Plan, uri: str) -> Plan:
         ValueError: it grew by another rule. Judged by this one its error rate would be nobody's.
     """
     try:
-        recorded, runs = store.plans(uri), store.runs(uri)
+        recorded = store.plans(uri)
     except store.StoreError:  # nothing was run
         return plan
     for known in recorded:
@@ -57,7 +57,7 @@ def settled(plan: Plan, uri: str) -> Plan:
                 "judged otherwise, more than 5 % of its findings would be chance. Go on with seeds=auto "
                 f"study.look_every={known.looks[0]} study.max_seeds={known.looks[-1]}, or begin anew with store=DIR"
             )
-    return grown(plan, runs)
+    return _grown_at(plan, uri)
 
 
 def run(plan: Plan, uri: str, schedule: Callable[[Plan], Outcome], say: Callable[[str], None]) -> tuple[Plan, Outcome]:
@@ -70,16 +70,21 @@ def run(plan: Plan, uri: str, schedule: Callable[[Plan], Outcome], say: Callable
         what the plan grew to, and how its last look ended, with all that was trained and copied on the way.
     """
     trained = copied = 0
-    plan = grown(plan, store.runs(uri))
+    plan = _grown_at(plan, uri)
     while True:
         outcome = schedule(plan)
         trained, copied = trained + outcome.trained, copied + outcome.copied
         # A study that stopped may have done so because its store does not answer.
-        further = plan if outcome.stopped is not None else grown(plan, store.runs(uri))
+        further = plan if outcome.stopped is not None else _grown_at(plan, uri)
         if further == plan:
             return plan, dataclasses.replace(outcome, trained=trained, copied=copied)
         say(_words(plan, further))
         plan = further
+
+
+def _grown_at(plan: Plan, uri: str) -> Plan:
+    """See `grown`. A large record takes seconds to read: it is not read for seeds that are fixed."""
+    return grown(plan, store.runs(uri)) if plan.looks else plan
 
 
 def _words(plan: Plan, further: Plan) -> str:

@@ -9,6 +9,7 @@ from dhm.data import DataSet
 from dhm.diagnostics import Diagnostics
 from dhm.recipe import Recipe
 from dhm.training import Runtime
+from experiments.costs import cost_of
 from experiments.grid import Cell
 from experiments.pool import Slot
 from experiments.recording.opening import Opening
@@ -86,6 +87,5 @@ class Jobs:
         """What a recipe's network costs, and its topology; the same for all seeds."""
         if recipe not in self._networks:
             shape = {"channels": self._data.channels, "num_classes": self._data.num_classes}
-            measured = cost.measure(recipe, size=self._data.image_shape, **shape)
-            self._networks[recipe] = measured, cost.topology(recipe, **shape)
+            self._networks[recipe] = cost_of(recipe, self._data, self._stores), cost.topology(recipe, **shape)
         return self._networks[recipe]

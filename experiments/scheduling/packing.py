@@ -16,10 +16,11 @@ from typing import Any
 from rich.console import Console
 
 from analysis import schema
-from dhm.cost import measure
 from dhm.data import DataSet
 from dhm.training import Runtime
+from experiments.costs import cost_of
 from experiments.grid import Plan, Variant, digest, recipe_id
+from experiments.pool import Target
 from experiments.pools.parts.arrangement import Arrangement
 from experiments.recording.provenance import environment
 from experiments.scheduling.timing import Timed, Timing, Unfit, free_memory, rate, watch
@@ -57,12 +58,11 @@ class Packer:
 
     Args:
         arrangement: of which `packed` makes one with so many runs on each device.
-        target: what its pools run; it must take `Timing`.
         runtime: of every run.
     """
 
-    def __init__(self, arrangement: Arrangement, target: Any, runtime: Runtime, stores: Stores) -> None:
-        self._arrangement, self._target, self._runtime, self._stores = arrangement, target, runtime, stores
+    def __init__(self, arrangement: Arrangement, runtime: Runtime, stores: Stores) -> None:
+        self._arrangement, self._runtime, self._stores = arrangement, runtime, stores
         self._each = 0  # bytes that a run takes, as far as it is known
 
     @property
@@ -72,14 +72,17 @@ class Packer:
 
     def remembered(self, plan: Plan, data: DataSet) -> Packing | None:
         """What was found for a plan's most expensive recipe on this machine, if anything was."""
-        kept = self._kept().get(self._key(plan, _dearest(plan, data)))
+        kept = self._kept().get(self._key(plan, _dearest(plan, data, self._stores)))
         if kept is None:
             return None
         rates = {int(count): speed for count, speed in kept["images_per_s"].items()}
         return Packing(at_once=kept["at_once"], images_per_s=rates, ended=kept["ended"])
 
-    def settle(self, plan: Plan, data: DataSet, console: Console) -> Arrangement:
+    def settle(self, plan: Plan, data: DataSet, console: Console, target: Target) -> Arrangement:
         """The arrangement with as many runs at once as serve best; measured, unless that was done before.
+
+        Args:
+            target: what its pools run; it must take `Timing`.
 
         Raises:
             ValueError: the recipe cannot be trained.
@@ -93,14 +96,14 @@ class Packer:
                 soft_wrap=True,
             )
             return asked.arranged(found.at_once)
-        variant, load = _dearest(plan, data), os.getloadavg()[0]
+        variant, load = _dearest(plan, data, self._stores), os.getloadavg()[0]
         with console.status(
             f"{asked.setting}=auto: timing steps of {variant.name!r}, the most work of the plan"
         ) as seen:
 
             def told(count: int) -> float | str:
                 seen.update(f"{asked.setting}=auto: timing steps of {variant.name!r}, {count} at once")
-                return self._timed(asked.arranged(count), variant, plan)
+                return self._timed(asked.arranged(count), variant, plan, target)
 
             found = climb(told, asked.most)
         console.print(f"{asked.setting}=auto, timed with steps of {variant.name!r}: {found.words}", soft_wrap=True)
@@ -110,7 +113,7 @@ class Packer:
             self._keep(self._key(plan, variant), found, variant)
         return asked.arranged(found.at_once)
 
-    def _timed(self, arrangement: Arrangement, variant: Variant, plan: Plan) -> float | str:
+    def _timed(self, arrangement: Arrangement, variant: Variant, plan: Plan, target: Target) -> float | str:
         """Images a second of one run in every slot, or why that cannot be."""
         places, free = arrangement.slots, free_memory()
         if free is not None and len(places) * self._each > free:
@@ -125,7 +128,7 @@ class Packer:
         )
         job = Timing(recipe=variant.recipe, seed=plan.seeds[0], runtime=runtime)
         log = self._stores.log(f"packing-{plan.plan_id}")
-        pool = arrangement.open(self._stores.root, self._target)
+        pool = arrangement.open(self._stores.root, target)
         try:
             for slot in places:
                 pool.start(slot, job, str(log))
@@ -201,11 +204,10 @@ def _counts(most: int) -> list[int]:
     return sorted({count for count in fewer if count < most} | {most})
 
 
-def _dearest(plan: Plan, data: DataSet) -> Variant:
+def _dearest(plan: Plan, data: DataSet, stores: Stores) -> Variant:
     """The variant whose step takes most."""
-    shape: dict[str, Any] = {"channels": data.channels, "size": data.image_shape, "num_classes": data.num_classes}
 
     def work(variant: Variant) -> tuple[int, bool]:
-        return measure(variant.recipe, **shape).flops, variant.recipe.mimic is not None
+        return cost_of(variant.recipe, data, stores).flops, variant.recipe.mimic is not None
 
     return max(plan.variants, key=work)

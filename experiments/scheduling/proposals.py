@@ -6,7 +6,6 @@ from pathlib import Path
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState, create_trial
 
@@ -140,5 +139,8 @@ class Proposals(Attempts):
         ended = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(ended) < ENOUGH or len({trial.value for trial in ended}) < 2:
             return {}
+        # scikit-learn, a second to import, is wanted at the end of a search alone.
+        from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # noqa: PLC0415
+
         shares = get_param_importances(self._study, evaluator=FanovaImportanceEvaluator(seed=self._search.seed))
         return {path: float(shares.get(path, 0.0)) for path in self._space}

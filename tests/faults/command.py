@@ -2,10 +2,10 @@
 
 import sys
 
+import experiments.execution
 import experiments.run
-import experiments.session
 from tests.faults.sabotage import sabotaged
 
 if __name__ == "__main__":
-    experiments.session.run_job = sabotaged
+    experiments.execution.run_job = sabotaged
     sys.exit(experiments.run.main())

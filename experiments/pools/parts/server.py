@@ -16,7 +16,6 @@ PRELOAD = [
     "torch",
     "torchvision",
     "torch._dynamo",
-    "sklearn.datasets",
     "mlflow",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.artifact.local_artifact_repo",

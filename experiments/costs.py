@@ -1,0 +1,65 @@
+"""What networks cost on a data set: counted once, and kept beside the store.
+
+Counting loads torch's compiler, a second and more; a number that is kept takes none of it.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dhm.cost import Cost, measure, network_of
+from dhm.data import DataSet
+from dhm.fields import identity
+from dhm.recipe import Recipe
+from experiments.grid import digest
+from experiments.recording.provenance import code_hash
+from experiments.stores import Stores
+
+FILE = "costs.json"
+
+
+def cost_of(recipe: Recipe, data: DataSet, stores: Stores) -> Cost:
+    """What a recipe's network costs, for one image.
+
+    Raises:
+        ValueError: the network cannot be built, or takes no image of this size.
+    """
+    shape: dict[str, Any] = {"channels": data.channels, "size": data.image_shape, "num_classes": data.num_classes}
+    key = digest({"network": identity(network_of(recipe)), **shape})
+    path, made_by = stores.root / FILE, _made_by()
+    kept = _kept(path, made_by)
+    if key not in kept:
+        kept[key] = measure(recipe, **shape)
+        _write(path, made_by, kept)
+    return kept[key]
+
+
+def _made_by() -> str:
+    """What builds and counts networks; another one may come to other numbers."""
+    return f"code {code_hash()}, " + ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision"))
+
+
+@functools.lru_cache(maxsize=8)
+def _kept(path: Path, made_by: str) -> dict[str, Cost]:
+    """What is kept, by network and shape, to be added to; what something else counted, or nobody can read, is not."""
+    try:
+        content = json.loads(path.read_text())
+        if content["made_by"] == made_by:
+            return {key: Cost(**numbers) for key, numbers in content["costs"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return {}
+
+
+def _write(path: Path, made_by: str, kept: dict[str, Cost]) -> None:
+    """Keep it where there is a store. Of processes that write at once the last one's stays; it may be lost."""
+    content = {"made_by": made_by, "costs": {key: dataclasses.asdict(found) for key, found in kept.items()}}
+    part = path.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):  # no store yet, or a full disk
+        part.write_text(json.dumps(content, indent=1) + "\n")
+        part.replace(path)
