@@ -21,6 +21,7 @@ from experiments.recording.provenance import code_hash
 from experiments.stores import Stores
 
 FILE = "costs.json"
+BACKWARD = 2  # forward passes that a backward pass takes as long as
 
 
 def cost_of(recipe: Recipe, data: DataSet, stores: Stores) -> Cost:
@@ -37,6 +38,19 @@ def cost_of(recipe: Recipe, data: DataSet, stores: Stores) -> Cost:
         kept[key] = measure(recipe, **shape)
         _write(path, made_by, kept)
     return kept[key]
+
+
+def operations_of(recipe: Recipe, data: DataSet, stores: Stores) -> float:
+    """What a cell of a recipe does, in training and evaluation; see `cost_of`."""
+    return cost_of(recipe, data, stores).flops * recipe.epochs * images_of(recipe, data)
+
+
+def images_of(recipe: Recipe, data: DataSet) -> float:
+    """Forward passes of an epoch, or what takes as long: of training images, and of those that are held out."""
+    train, test = data.sizes
+    train = recipe.data.train_size or train
+    held_out = recipe.data.val_fraction * train
+    return (1 + BACKWARD) * (train - held_out) + held_out + test
 
 
 def _made_by() -> str:

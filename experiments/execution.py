@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments import report
+from experiments.durations import Durations
 from experiments.grid import Plan
 from experiments.progress import Display
 from experiments.recording.patience import Patience
@@ -34,7 +35,7 @@ def execute(session: Session, console: Console, command: Sequence[str]) -> Ended
         with console.status("reading the data, opening the record"):
             plan, data = session.made()
             make_writable(session.results, "results")
-            display = Display(console)
+            display = Display(console, Durations(plan, data, stores))
             tracker = Tracker(stores, Patience(options.patience, display.say))
         outside = [stores.root, session.results, *([] if root is None else [root])]
         growth.settled(plan, tracker.uri)

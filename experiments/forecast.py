@@ -3,15 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
-import pandas as pd
-
-from analysis import coverage, schema, store
+from analysis import coverage, store
 from dhm.cost import Cost
 from dhm.data import DataSet
 from experiments.costs import cost_of
+from experiments.durations import Durations, makespan
 from experiments.grid import Plan, Variant
 from experiments.recording import records
 from experiments.recording.provenance import code_hash
@@ -45,7 +43,7 @@ class VariantForecast:
     Args:
         states: one of `STATES` by seed; stale: done by other code; elsewhere: trained for another plan, to be copied.
         cost: of its network in training, for one image.
-        seconds: of a cell; not a number before a first one has ended.
+        seconds: that a cell takes in its slot; not a number before a first one has ended on these data.
     """
 
     variant: Variant
@@ -81,8 +79,7 @@ class Forecast:
     @property
     def seconds(self) -> float:
         """Until all that is missing is trained; not a number where that cannot be told yet."""
-        spent = [each.seconds * missing for each in self.variants if (missing := each.count("missing"))]
-        return sum(spent) / self.slots
+        return makespan((each.seconds for each in self.variants for _ in range(each.count("missing"))), self.slots)
 
     def document(self) -> dict[str, Any]:
         """For scripts; what cannot be told yet is none."""
@@ -141,7 +138,10 @@ def forecast(plan: Plan, data: DataSet, trials: Trials | None, stores: Stores, *
     code = code_hash()
     elsewhere = set() if runs is None else mine & set(records.originals(runs, code))
     costs = {variant.name: cost_of(variant.recipe, data, stores) for variant in plan.variants}
-    seconds = {} if runs is None else _seconds(plan, runs, {name: c.flops for name, c in costs.items()})
+    durations = Durations(plan, data, stores)
+    if runs is not None:
+        durations.learn(runs)
+    seconds = durations.expected()
     states: dict[str, dict[int, str]] = {variant.name: {} for variant in plan.variants}
     for cell in plan.cells:
         states[cell.variant.name][cell.seed] = _state(found, elsewhere, cell.cell_id, code)
@@ -150,7 +150,7 @@ def forecast(plan: Plan, data: DataSet, trials: Trials | None, stores: Stores, *
             variant=variant,
             states=states[variant.name],
             cost=costs[variant.name],
-            seconds=seconds.get(variant.name, math.nan),
+            seconds=seconds(variant.recipe),
         )
         for variant in plan.variants
     ]
@@ -166,15 +166,3 @@ def _state(found: dict[str, records.CellRecord], elsewhere: set[str], cell_id: s
     if record.state == records.FAILED:
         return "failed"
     return "done" if record.code == code else STALE
-
-
-def _seconds(plan: Plan, runs: pd.DataFrame, flops: dict[str, int]) -> dict[str, float]:
-    """Seconds that a cell takes, by variant: as its recipe took, for whatever plan, or else by its operations."""
-    done = runs[runs["status"] == records.DONE]
-    if done.empty:
-        return {}
-    took = {str(recipe): float(group.mean()) for recipe, group in done.groupby(schema.RECIPE_ID)[schema.SECONDS]}
-    recipes = {cell.variant.name: cell.recipe_id for cell in plan.cells_of_seed(plan.seeds[0])}
-    known = [took[recipe] / flops[name] for name, recipe in recipes.items() if recipe in took]
-    rate = fmean(known) if known else math.nan
-    return {name: took.get(recipe, rate * flops[name]) for name, recipe in recipes.items()}

@@ -1,10 +1,13 @@
 """What a person sees while a study runs: a live table in a terminal, a line a cell in a log."""
 
+import collections
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
@@ -12,22 +15,32 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dhm.recipe import Recipe
+from experiments.durations import Durations, makespan
 from experiments.grid import Cell
 from experiments.pool import Slot
 from experiments.trial import Busy, Done, Failed, Progress, Pruned
 
 REFRESH = 0.25  # seconds between two pictures of the table, at least
 SHARE = 0.02  # of the scheduler's time that drawing may take
+AGAIN = 2.0  # seconds between two estimates of the time left; one for thousands of cells takes hundredths of a second
 AROUND = 5  # lines of a terminal that rows cannot have: those above and below the table
 
 
 @dataclasses.dataclass(slots=True)
 class _Row:
-    """A slot that is busy."""
+    """A slot that is busy.
+
+    Args:
+        since: when the cell began, and `told` when it said how far it was; of a clock.
+        before: seconds that earlier attempts trained.
+    """
 
     cell: Cell
     since: float
+    told: float
     progress: Progress | None = None
+    before: float = 0.0
     place: str = ""
     queued: bool = False
 
@@ -37,36 +50,51 @@ class Display:
 
     Args:
         console: where to; a live table if it is a terminal.
+        durations: by which the time left is told.
     """
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, durations: Durations | None = None) -> None:
+        self._console, self._durations = console, durations
         self._live: Live | None = None
         self._slots: Sequence[Slot] = ()
         self._rows: dict[int, _Row] = {}
         self._total = self._done = self._failed = self._waiting = 0
+        self._ahead: collections.Counter[Recipe] = collections.Counter()
         self._noun = "cells"
-        self._begun = self._next_picture = 0.0
-        self._spent: list[float] = []
+        self._begun = self._next_picture = self._next_estimate = 0.0
+        self._end = math.nan
 
     def proven(self, seconds: float) -> None:
         """One step of each arm was made first, and went well."""
         self._console.print(f"one step of each arm went well ({seconds:.1f} s)")
 
+    def learn(self, runs: pd.DataFrame) -> None:
+        """What is recorded tells how long cells take; see `Durations.learn`."""
+        if self._durations is not None:
+            self._durations.learn(runs)
+
     def begin(
-        self, headline: str, *, total: int, done: int, waiting: int, slots: Sequence[Slot], noun: str = "cells"
+        self,
+        headline: str,
+        *,
+        total: int,
+        done: int,
+        waiting: Sequence[Recipe],
+        slots: Sequence[Slot],
+        noun: str = "cells",
     ) -> None:
-        """The study is reconciled; `waiting` cells (or what `noun` says) are to be run.
+        """The study is reconciled, and cells (or what `noun` says) are to be run.
 
         Args:
+            waiting: their recipes.
             headline: what is run, its first words up to `[/]` in bold.
         """
-        self._total, self._done, self._waiting, self._noun = total, done, waiting, noun
+        self._total, self._done, self._waiting, self._noun = total, done, len(waiting), noun
         self._slots, self._begun = slots, time.monotonic()
-        self._failed, self._spent = 0, []
+        self._ahead, self._failed, self._next_estimate = collections.Counter(waiting), 0, 0.0
         places = f"{len(slots)} slot{'s' if len(slots) > 1 else ''} ({', '.join(sorted({s.name for s in slots}))})"
         self._console.print(
-            f"[bold]{headline}, {done} done, {waiting} to run on {places}",
+            f"[bold]{headline}, {done} done, {self._waiting} to run on {places}",
             highlight=False,
             soft_wrap=True,
         )
@@ -78,21 +106,31 @@ class Display:
     def started(self, slot: Slot, cell: Cell) -> None:
         """A cell is in a slot."""
         self._waiting -= 1
-        self._rows[slot.index] = _Row(cell, time.monotonic())
+        # A search tells the recipe of a trial when it begins, and not before.
+        recipe = cell.variant.recipe if cell.variant.recipe in self._ahead else next(iter(self._ahead), None)
+        if recipe is not None:
+            self._ahead[recipe] -= 1
+            if not self._ahead[recipe]:
+                del self._ahead[recipe]
+        self._rows[slot.index] = _Row(cell, time.monotonic(), time.monotonic())
 
     def placed(self, slot: Slot, place: str, *, queued: bool) -> None:
         """An engine says where a cell is: waiting for its turn, or running."""
         row = self._rows.get(slot.index)
         if row is not None:
             if row.queued and not queued:
-                row.since = time.monotonic()
+                row.since = row.told = time.monotonic()
             row.place, row.queued = place, queued
 
     def progressed(self, slot: Slot, progress: Progress) -> None:
         """A cell has got further."""
-        if slot.index in self._rows:
-            self._rows[slot.index].progress = progress
-            self._rows[slot.index].queued = False
+        row = self._rows.get(slot.index)
+        if row is not None:
+            row.before = progress.seconds if row.progress is None else row.before
+            row.progress, row.told, row.queued = progress, time.monotonic(), False
+            if self._durations is not None and progress.epoch:
+                whole = progress.seconds / progress.epoch * progress.epochs
+                self._durations.under_way(row.cell.variant.recipe, whole)
 
     def say(self, text: str) -> None:
         """Something that whoever watches should know."""
@@ -107,10 +145,11 @@ class Display:
         row = self._rows.pop(slot.index, None)
         if isinstance(outcome, Done):
             self._done += 1
-            self._spent.append(time.monotonic() - (row.since if row else self._begun))
+            self._note(row)
             word = f"{outcome.top1_error:.2f} % error in {outcome.seconds:.1f} s"
         elif isinstance(outcome, Pruned):
             self._done += 1
+            self._note(row)
             word = f"given up after {outcome.epoch} epoch{'s' if outcome.epoch > 1 else ''}"
         elif isinstance(outcome, Failed):
             self._failed += 1
@@ -120,6 +159,7 @@ class Display:
             word = "recorded by another study meanwhile"
         else:
             self._waiting += 1
+            self._ahead[cell.variant.recipe] += 1
             word = f"[yellow]to be resumed[/] ({escape(str(lost))})"
         if self._live is None or not isinstance(outcome, Done):
             counted = f"[{self._done + self._failed:>{len(str(self._total))}}/{self._total}]"
@@ -172,15 +212,33 @@ class Display:
         )
         return Group(head, table)
 
+    def _note(self, row: _Row | None) -> None:
+        """A cell has ended that trained: how long it took is what others are expected to take."""
+        if self._durations is not None and row is not None and row.progress is not None:
+            beside = time.monotonic() - row.since - (row.progress.seconds - row.before)
+            self._durations.ended(row.cell.variant.recipe, training=row.progress.seconds, beside=max(0.0, beside))
+
     def _left(self) -> str:
-        """Time left, from the cells that ended so far; nothing before the first."""
-        if not self._spent or not self._slots:
-            return ""
-        mean = sum(self._spent) / len(self._spent)
+        """Time left, as far as it can be told."""
         now = time.monotonic()
-        running = [max(0.0, mean - (now - row.since)) for row in self._rows.values() if not row.queued]
-        waiting = self._waiting + len(self._rows) - len(running)
-        return f", about {_clock((sum(running) + mean * waiting) / max(1, len(running)))} left"
+        if self._durations is None or not self._slots:
+            return ""
+        if now >= self._next_estimate:
+            self._end, self._next_estimate = now + self._seconds_left(self._durations, now), now + AGAIN
+        return "" if math.isnan(self._end) else f", about {_clock(max(0.0, self._end - now))} left"
+
+    def _seconds_left(self, durations: Durations, now: float) -> float:
+        expected, waiting, busy = durations.expected(), collections.Counter(self._ahead), []
+        for row in self._rows.values():
+            if row.queued:
+                waiting[row.cell.variant.recipe] += 1
+                continue
+            done = row.progress.epoch / row.progress.epochs if row.progress else 0.0
+            busy.append(max(0.0, expected(row.cell.variant.recipe) * (1 - done) - (now - row.told)))
+        # Where cells wait at an engine, it has no more room than what runs.
+        room = len(self._slots) if len(busy) == len(self._rows) else max(1, len(busy))
+        each = {recipe: expected(recipe) for recipe in waiting}
+        return makespan((each[recipe] for recipe in waiting.elements()), room, busy)
 
 
 def _clock(seconds: float) -> str:

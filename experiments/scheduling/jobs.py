@@ -78,11 +78,6 @@ class Jobs:
         """The runtime of a run in a slot."""
         return dataclasses.replace(self._options.runtime, device=slot.device, cache=self._stores.cache, **own)
 
-    def work(self, recipe: Recipe) -> int:
-        """Operations of a whole training, by which runs are put in order."""
-        images = recipe.data.train_size or self._data.sizes[0]
-        return self._network(recipe)[0].flops * images * recipe.epochs
-
     def _network(self, recipe: Recipe) -> tuple[cost.Cost, dict[str, Any]]:
         """What a recipe's network costs, and its topology; the same for all seeds."""
         if recipe not in self._networks:

@@ -4,6 +4,7 @@ Optuna's journal holds the queue and the attempts, MLflow the results; a cell is
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +14,7 @@ import pandas as pd
 from analysis import store
 from analysis.liveness import ORPHANED
 from dhm import checkpoint
+from experiments.costs import operations_of
 from experiments.grid import Cell
 from experiments.recording.records import DONE, FAILED, RUNNING, CellRecord, of_plan, originals, surplus
 from experiments.scheduling.outcome import Outcome
@@ -37,7 +39,7 @@ class Scheduler(Runner):
             f"{plan.experiment}[/]: {len(plan.variants)} variants x {seeds} = {len(self._cells)} cells",
             total=len(self._cells),
             done=self.outcome.done,
-            waiting=len(queue),
+            waiting=self._ahead,
             slots=self._pool.slots,
         )
         self._work(queue)
@@ -48,6 +50,7 @@ class Scheduler(Runner):
         """Hold the plan against the records: close what a dead scheduler left open, copy what was trained for another
         plan, and queue the rest."""
         runs = self._tracker.patience(lambda: store.runs(self._tracker.uri))
+        self._display.learn(runs)
         for run_id in surplus(runs, self._plan):
             self._tracker.discard(run_id)
         self._records = of_plan(runs, self._plan)
@@ -76,18 +79,21 @@ class Scheduler(Runner):
             if record.state == FAILED and cell_id not in queued:
                 self._note_failure(self._cells[cell_id], record.message)
         self._prove([self._cells[cell_id] for cell_id in waiting])
+        ordered = self._longest_first([self._cells[cell_id] for cell_id in waiting])
+        self._ahead = [cell.variant.recipe for cell in ordered]
         name = f"{self._plan.experiment} {self._plan.plan_id}"
         queue = Queue(self._stores.journal, name, CELLS_A_SLOT * len(self._pool.slots))
         queue.reconcile(
-            waiting=self._longest_first([self._cells[cell_id] for cell_id in waiting]),
+            waiting=ordered,
             done={cell_id: record.top1_error for cell_id, record in done.items()},
         )
         return queue
 
     def _longest_first(self, cells: Sequence[Cell]) -> list[Cell]:
         """Seed by seed as in the plan, and of a seed the longest runs first: so the slots end together."""
+        work = functools.cache(lambda recipe: operations_of(recipe, self._data, self._stores))
         place = {seed: index for index, seed in enumerate(self._plan.seeds)}
-        return sorted(cells, key=lambda cell: (place[cell.seed], -self._jobs.work(cell.variant.recipe)))
+        return sorted(cells, key=lambda cell: (place[cell.seed], -work(cell.variant.recipe)))
 
     def _sources(self, runs: pd.DataFrame) -> dict[str, CellRecord]:
         # A plan that measures more than the rest does trains its cells itself.

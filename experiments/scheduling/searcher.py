@@ -35,7 +35,7 @@ class Searcher(Runner):
             f"{plan.experiment}[/]: search with {total} trials",
             total=total,
             done=self.outcome.done + self.outcome.pruned,
-            waiting=len(proposals),
+            waiting=[plan.base] * len(proposals),  # their networks are alike
             slots=self._pool.slots,
             noun="trials",
         )

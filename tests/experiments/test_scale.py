@@ -164,7 +164,9 @@ class Screen:
         console = Console(file=io.StringIO(), force_terminal=True, width=100, height=height)
         self.slots = [Slot(index=index, device="cpu", visible="", engine="slurm") for index in range(len(cells))]
         self.display = Display(console)
-        self.display.begin("study[/]", total=len(cells), done=0, waiting=len(cells), slots=self.slots)
+        self.display.begin(
+            "study[/]", total=len(cells), done=0, waiting=[cell.variant.recipe for cell in cells], slots=self.slots
+        )
         for slot, cell in zip(self.slots, cells, strict=True):
             self.display.started(slot, cell)
 
