@@ -6,17 +6,20 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from analysis import catalogue, coverage, schema, store
+import pandas as pd
+
+from analysis import catalogue, coverage, inputs, published, schema, store
 from analysis.data import GridData, IncompleteError, curve_names, topologies, trials
 from analysis.files import write_whole
+from analysis.memory import Memory
 from analysis.plan import Plan, folder
-from analysis.tables import coverage as coverage_table
-from analysis.tables import published
-from analysis.tables.render import FORMATS
-from analysis.tables.table import Table
+
+if TYPE_CHECKING:
+    from analysis.tables.table import Table
 
 STORE = "sqlite:///results/store/mlflow.db"
 OUT = "results"
@@ -24,21 +27,28 @@ OUT = "results"
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What came of one plan: the files written, and for what was not built the reason and the remedy."""
+    """What came of one plan: its files, and for what was not built the reason and the remedy."""
 
     plan: Plan
     paths: tuple[Path, ...]
+    kept: int  # of the files: made before, of what they would be made of now
     refusals: tuple[str, ...]
     coverage: str  # how far the plan has come, in a sentence
 
 
 def build(
-    uri: str, out: str | Path, plan_ids: Sequence[str] | None = None, *, allow_incomplete: bool = False
+    uri: str,
+    out: str | Path,
+    plan_ids: Sequence[str] | None = None,
+    *,
+    allow_incomplete: bool = False,
+    everything: bool = False,
 ) -> list[Built]:
     """Write the tables and figures of all plans, or of some; `coverage` of all, and all beside published figures.
 
-    A sidecar names the runs behind each file. The same records give the same bytes. A plan that refuses does not stop
-    the others. StoreError where there is no store or no plan; ValueError for an unknown plan id.
+    A sidecar names the runs behind each file. The same records give the same bytes: what stands as an earlier build
+    made it of the same records, by the same code, is left as it is, unless `everything` is to be made. A plan that
+    refuses does not stop the others. StoreError where there is no store or no plan; ValueError for an unknown plan id.
     """
     out = Path(out)
     plans = store.plans(uri)
@@ -52,16 +62,12 @@ def build(
         known = ", ".join(f"{plan.plan_id} ({plan.experiment})" for plan in plans)
         raise ValueError(f"no plan {', '.join(sorted(unknown))}; there are {known}")
     runs = store.runs(uri)
-    grids = [
-        GridData(plan=plan, runs=runs[runs[schema.PLAN] == plan.plan_id], allow_incomplete=allow_incomplete)
-        for plan in plans
-    ]
+    grids = [GridData(plan=plan, runs=_own(runs, plan), allow_incomplete=allow_incomplete) for plan in plans]
     wanted = [grid for grid in grids if plan_ids is None or grid.plan.plan_id in plan_ids]
-    built = [_build_grid(uri, grid, out / folder(grid.plan, plans)) for grid in wanted]
-    origin = {"plans": {grid.plan.plan_id: grid.plan.experiment_id for grid in grids}}
-    _write_table(coverage_table.build(grids), out / "coverage", origin)
-    for benchmark in published.METRICS:
-        _write_table(published.build(grids, benchmark), out / benchmark / "published", origin)
+    memory = Memory(store.kept_beside(uri), forget=everything)
+    built = [_build_grid(uri, grid, out / folder(grid.plan, plans), memory) for grid in wanted]
+    _build_of_all(grids, out, memory)
+    memory.save()
     return built
 
 
@@ -73,13 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default=OUT, metavar="DIR", help="where to write (default: %(default)s)")
     parser.add_argument("--plan", action="append", metavar="ID", help="only this plan; may be given several times")
     parser.add_argument("--allow-incomplete", action="store_true", help="build with cells missing, and say so")
+    parser.add_argument("--all", action="store_true", help="make again what has not changed, too")
     parser.add_argument("--report", action="store_true", help="also all of it in one page to mail: report.html")
     parser.add_argument("--quiet", action="store_true", default=bool(os.environ.get("DHM_QUIET")))
     options = parser.parse_args(arguments)
     if Path(options.store).is_dir():
         options.store = f"sqlite:///{Path(options.store) / 'mlflow.db'}"
     try:
-        results = build(options.store, options.out, options.plan, allow_incomplete=options.allow_incomplete)
+        how = {"allow_incomplete": options.allow_incomplete, "everything": options.all}
+        results = build(options.store, options.out, options.plan, **how)
         pages = _pages(options, results) if options.report else []
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -91,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  not built: {refusal}", file=sys.stderr, flush=True)
     if not options.quiet:
         print(f"All plans: {Path(options.out) / 'coverage.md'}")
-        beside = ", ".join(str(Path(options.out) / name / "published.md") for name in published.METRICS)
+        beside = ", ".join(str(Path(options.out) / name / "published.md") for name in published.BENCHMARKS)
         print(f"Beside published figures: {beside}")
         for page in pages:
             print(f"All of it: {page}")
@@ -111,41 +119,79 @@ def report(result: Built) -> str:
     for path in result.paths:
         by_stem.setdefault(path.with_suffix(""), []).append(path.suffix)
     told += [f"  {stem}{{{','.join(suffixes)}}}" for stem, suffixes in by_stem.items()]
+    if result.kept:
+        which = "all of them" if result.kept == len(result.paths) else f"{result.kept} of {len(result.paths)} files"
+        told.append(f"  {which} as they were: nothing has changed of what they are made of (--all makes them again)")
     return "\n".join(told)
 
 
-def _build_grid(uri: str, grid: GridData, directory: Path) -> Built:
-    plan = grid.plan
+def _own(runs: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """The records of a plan, with the columns that it would have alone."""
+    own = runs[runs[schema.PLAN] == plan.plan_id]
+    always = {*store.COLUMNS, schema.EPOCHS, *(f"{store.FACTOR}{name}" for name in plan.factors)}
+    return own[[name for name in own.columns if name in always or own[name].notna().any()]]
+
+
+def _build_grid(uri: str, grid: GridData, directory: Path, memory: Memory) -> Built:
+    plan, kept = grid.plan, 0
     paths: list[Path] = []
     refusals: list[str] = []
     try:
-        cells = grid.cells
-        curves = store.curves(uri, cells, curve_names(cells, plan.figures))
-        networks = topologies(uri, cells, plan.figures)
+        cells, needs = grid.cells, memory.needs(plan)
+        curves = store.curves(uri, cells, curve_names(cells, needs.metrics))
+        networks = topologies(uri, cells, needs.files)
         grid = replace(grid, curves=curves, trials=trials(uri, plan), topologies=networks)
     except IncompleteError as error:
         left = f" Files in {directory} are of an earlier build." if directory.is_dir() else ""
         refusals.append(f"{plan.experiment}: {error}{left}")
     else:
-        for name in catalogue.tables_of(plan):
-            paths += _write_table(catalogue.table(name)(grid), directory / name, _origin(grid))
-        for name in plan.figures:
+        made_of = inputs.of_grid(grid)
+        makers = [(name, partial(_make_table, grid, name)) for name in needs.tables]
+        makers += [(name, partial(_make_figure, grid, name)) for name in plan.figures]
+        for name, make in makers:
             try:
-                figure = catalogue.figure(name)(grid)
+                found, anew = memory.made(directory / name, made_of, make)
             except ValueError as error:
                 refusals.append(f"{plan.experiment}: {error}")
-                continue
-            from analysis import style  # noqa: PLC0415  (2 s to import; tables need no drawing)
-
-            directory.mkdir(parents=True, exist_ok=True)
-            written = style.save(figure, directory / name)
-            rows = {variant: {"runs": found} for variant, found in grid.run_ids(plan.names).items()}
-            paths += [*written, _write_sidecar(directory / name, written, {**_origin(grid), "rows": rows})]
+            else:
+                paths += found
+                kept += 0 if anew else len(found)
     sentence = coverage.sentence(plan, grid.coverage)
-    return Built(plan=plan, paths=tuple(paths), refusals=tuple(refusals), coverage=sentence)
+    return Built(plan=plan, paths=tuple(paths), kept=kept, refusals=tuple(refusals), coverage=sentence)
 
 
-def _write_table(table: Table, stem: Path, origin: Mapping[str, Any]) -> list[Path]:
+def _build_of_all(grids: Sequence[GridData], out: Path, memory: Memory) -> None:
+    """Write the tables that tell of all grids."""
+    made_of, origin = inputs.of_store(grids), {"plans": {grid.plan.plan_id: grid.plan.experiment_id for grid in grids}}
+
+    def cover(stem: Path) -> list[Path]:
+        return _write_table(catalogue.of_all("coverage")(grids), stem, origin)
+
+    def compare(stem: Path, benchmark: str) -> list[Path]:
+        return _write_table(catalogue.of_all("published")(grids, benchmark), stem, origin)
+
+    memory.made(out / "coverage", made_of, cover)
+    for benchmark in published.BENCHMARKS:
+        memory.made(out / benchmark / "published", made_of, partial(compare, benchmark=benchmark))
+
+
+def _make_table(grid: GridData, name: str, stem: Path) -> list[Path]:
+    return _write_table(catalogue.table(name)(grid), stem, _origin(grid))
+
+
+def _make_figure(grid: GridData, name: str, stem: Path) -> list[Path]:
+    figure = catalogue.figure(name)(grid)
+    from analysis import style  # noqa: PLC0415  (2 s to import; what is not drawn needs no drawing)
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = style.save(figure, stem)
+    rows = {variant: {"runs": found} for variant, found in grid.run_ids(grid.plan.names).items()}
+    return [*written, _write_sidecar(stem, written, {**_origin(grid), "rows": rows})]
+
+
+def _write_table(table: "Table", stem: Path, origin: Mapping[str, Any]) -> list[Path]:
+    from analysis.tables.render import FORMATS  # noqa: PLC0415  (with what tables are computed, as `style`)
+
     stem.parent.mkdir(parents=True, exist_ok=True)
     written = []
     for suffix, render in FORMATS.items():

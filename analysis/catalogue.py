@@ -2,7 +2,8 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +18,25 @@ if TYPE_CHECKING:
 
 _NO_TABLES = ("table", "render")  # what tables are made with
 STORE_TABLES = ("coverage", "published")  # of all grids, not of one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """The tables that a plan has, and what its figures read.
+
+    Args:
+        metrics: see `metrics`; of all figures.
+        files: see `files`; of all figures.
+    """
+
+    tables: tuple[str, ...]
+    metrics: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+def needs(plan: "Plan") -> Needs:
+    """Return what a plan's tables and figures are and read."""
+    return Needs(tables=tuple(tables_of(plan)), metrics=metrics(plan.figures), files=files(plan.figures))
 
 
 def figure_names() -> list[str]:
@@ -49,23 +69,27 @@ def table(name: str) -> "Callable[[GridData], Table]":
     return cast("Callable[[GridData], Table]", _builder(tables, name, table_names()))
 
 
-def metrics(name: str) -> tuple[str, ...]:
-    """Return the metrics whose curves a figure draws, as its module says; one that ends in `/` stands for all below.
+def of_all(name: str) -> "Callable[..., Table]":
+    """Return the function that builds one of `STORE_TABLES`, from all grids."""
+    return cast("Callable[..., Table]", _builder(tables, name, list(STORE_TABLES)))
+
+
+def metrics(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the metrics whose curves figures draw, as their modules say; one that ends in `/` stands for all below.
 
     A figure that there is not draws none.
     """
-    return _said(name, "METRICS")
+    return _said(names, "METRICS")
 
 
-def files(name: str) -> tuple[str, ...]:
-    """Return the artifacts that a figure draws, as its module says. A figure that there is not draws none."""
-    return _said(name, "FILES")
+def files(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the artifacts that figures draw, as their modules say. A figure that there is not draws none."""
+    return _said(names, "FILES")
 
 
-def _said(name: str, what: str) -> tuple[str, ...]:
-    if name not in figure_names():
-        return ()
-    return cast("tuple[str, ...]", getattr(importlib.import_module(f"{figures.__name__}.{name}"), what, ()))
+def _said(names: Sequence[str], what: str) -> tuple[str, ...]:
+    modules = [importlib.import_module(f"{figures.__name__}.{name}") for name in names if name in figure_names()]
+    return tuple(said for module in modules for said in cast("tuple[str, ...]", getattr(module, what, ())))
 
 
 def _names(package: ModuleType) -> list[str]:

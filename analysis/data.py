@@ -39,9 +39,9 @@ class GridData:
         return cls(
             plan=plan,
             runs=runs,
-            curves=store.curves(uri, finished, curve_names(finished, plan.figures)),
+            curves=store.curves(uri, finished, curve_names(finished, catalogue.metrics(plan.figures))),
             trials=trials(uri, plan),
-            topologies=topologies(uri, finished, plan.figures),
+            topologies=topologies(uri, finished, catalogue.files(plan.figures)),
             allow_incomplete=allow_incomplete,
         )
 
@@ -143,9 +143,9 @@ def trials(uri: str, plan: Plan) -> pd.DataFrame:
     return store.trials(uri, plan.search["search_id"], list(plan.search["space"]))
 
 
-def topologies(uri: str, runs: pd.DataFrame, figures: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the network of each variant, which is that of any of its runs, if one of some figures draws it."""
-    if not any(schema.TOPOLOGY_FILE in catalogue.files(name) for name in figures):
+def topologies(uri: str, runs: pd.DataFrame, files: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the network of each variant, which is that of any of its runs, if its file is one of those wanted."""
+    if schema.TOPOLOGY_FILE not in files:
         return {}
     firsts = runs.drop_duplicates(schema.VARIANT)
     found = store.topologies(uri, firsts)
@@ -153,10 +153,9 @@ def topologies(uri: str, runs: pd.DataFrame, figures: Sequence[str]) -> dict[str
     return {str(name): found[run_id] for name, run_id in pairs if run_id in found}
 
 
-def curve_names(runs: pd.DataFrame, figures: Sequence[str]) -> list[str]:
-    """Return the curves that some figures draw (the METRICS of their modules), of those that the records have."""
+def curve_names(runs: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
+    """Return the curves that are wanted (see `catalogue.metrics`), of those that the records have."""
     there = [str(name) for name in runs.dropna(axis=1, how="all").columns]
-    wanted = [metric for name in figures for metric in catalogue.metrics(name)]
     return [name for name in there if any(name == w or (w.endswith("/") and name.startswith(w)) for w in wanted)]
 
 

@@ -68,6 +68,7 @@ _RC = {
 def look() -> Iterator[None]:
     """Apply the look inside a `with`, and leave the caller's settings as they were."""
     with mpl.rc_context():
+        mpl.rcdefaults()  # a user's own matplotlibrc is not ours
         settings: Any = {**sns.axes_style("ticks"), **_RC}
         mpl.rcParams.update(settings)
         yield

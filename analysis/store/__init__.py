@@ -5,15 +5,17 @@ what has not changed since is not asked for again. Nothing is kept of a server, 
 """
 
 from analysis.store.client import StoreError
-from analysis.store.frames import curves, discarded, find, plans, runs, topologies, trials, unique_cells
-from analysis.store.rows import COLUMNS
+from analysis.store.frames import curves, discarded, find, kept_beside, plans, runs, topologies, trials, unique_cells
+from analysis.store.rows import COLUMNS, FACTOR
 
 __all__ = [
     "COLUMNS",
+    "FACTOR",
     "StoreError",
     "curves",
     "discarded",
     "find",
+    "kept_beside",
     "plans",
     "runs",
     "topologies",

@@ -21,7 +21,7 @@ class Cache:
     """The kept tables of a store, one a kind and experiment. Who cannot write keeps nothing."""
 
     def __init__(self, database: Path) -> None:
-        self._folder = database.parent / "cache" / "analysis" / database.name
+        self.folder = database.parent / "cache" / "analysis" / database.name
 
     def read(self, kind: str, experiment_id: str, schema: pa.Schema) -> pa.Table:
         """Return a table; an empty one where there is none that can be used."""
@@ -53,7 +53,7 @@ class Cache:
                 raise
 
     def _path(self, kind: str, experiment_id: str) -> Path:
-        return self._folder / f"{kind}-{experiment_id}.parquet"
+        return self.folder / f"{kind}-{experiment_id}.parquet"
 
 
 def stamp_of(table: pa.Table) -> str | None:

@@ -14,9 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
+from analysis.store.cache import Cache, stamp_of
+
 # A file that was written twice within a tick of its clock looks the same after both. Seconds, generous to any clock.
 _SETTLED = 2.0
 _RUN, _HISTORY = "run_uuid", "metrics"
+_KIND, _ALL = "marks", "all"
+_SCHEMA = pa.schema([("run_id", pa.string()), ("experiment_id", pa.string()), ("digest", pa.binary())])
 _KNOWN = {"runs", "tags", "params", "latest_metrics", _HISTORY}
 
 
@@ -114,9 +120,18 @@ def stamp(database: Path) -> str | None:
 
 
 @functools.lru_cache(maxsize=1)
-def _marks_at(database: Path, _stamp: str) -> dict[str, Mark]:
-    """Once for all plans of a build."""
-    return _marks(database)
+def _marks_at(database: Path, now: str) -> dict[str, Mark]:
+    """Once for all plans of a build, and kept for the next one: a large store takes seconds to look through."""
+    cache = Cache(database)
+    if stamp_of(table := cache.read(_KIND, _ALL, _SCHEMA)) == now:
+        kept = zip(*(table[name].to_pylist() for name in _SCHEMA.names), strict=True)
+        return {run_id: Mark(*rest) for run_id, *rest in kept}
+    found = _marks(database)
+    if found and stamp(database) == now:
+        rows = [(run_id, mark.experiment_id, mark.digest) for run_id, mark in found.items()]
+        columns = dict(zip(_SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True))
+        cache.write(_KIND, _ALL, pa.table(columns, schema=_SCHEMA), now)
+    return found
 
 
 def _marks(database: Path) -> dict[str, Mark]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from analysis.plan_record import plan_ids
 
@@ -83,6 +84,17 @@ class Store:
             yield from page
             token = page.token or None
 
+    def artifact(self, run_id: str, place: str, name: str) -> Path:
+        """Return a file of a run, whose `artifact_uri` is the place. OSError where there is none."""
+        if place.startswith("file://"):
+            return Path(unquote(urlsplit(place).path)) / name
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415  (see above)
+
+        try:
+            return Path(self.client.download_artifacts(run_id, name))
+        except MlflowException as error:
+            raise FileNotFoundError(str(error)) from error
+
     def histories(self, run_ids: Sequence[str], metric: str) -> Iterable[tuple[str, Any]]:
         """Give (run id, point) of one metric, ordered by time within a run."""
         # MLflow offers no public call for the histories of many runs, and one for each takes four times as long from a
@@ -124,10 +136,15 @@ class Store:
                 yield run_id, point
 
 
+def database_of(uri: str) -> Path | None:
+    """Return the file of an embedded store; None where a server keeps it."""
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+
+
 @contextlib.contextmanager
 def opened(uri: str) -> Iterator[Store]:
     """Open a store, and never a new database: MLflow would make one where none is. StoreError where it cannot."""
-    path = Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+    path = database_of(uri)
     if path is not None and not _has_tables(path):
         raise StoreError(
             f"no tracking store at {path}. Run a grid first, as in `python -m experiments.run "

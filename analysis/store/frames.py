@@ -13,7 +13,8 @@ from analysis import schema
 from analysis.plan import Plan
 from analysis.plan_record import decode_plan, plan_ids
 from analysis.store import histories
-from analysis.store.client import DELETED, Experiment, StoreError, opened
+from analysis.store.cache import Cache
+from analysis.store.client import DELETED, Experiment, StoreError, database_of, opened
 from analysis.store.experiments import experiments
 from analysis.store.records import records
 from analysis.store.rows import COLUMNS, FACTOR, TAGS, TRIAL_TAGS, cell_row, trial_row
@@ -131,19 +132,22 @@ def curves(uri: str, runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame
         return histories.read(store, list(dict.fromkeys(runs["run_id"])), metrics)
 
 
+def kept_beside(uri: str) -> Path | None:
+    """Return the folder for what may be lost, beside an embedded store; None where there is none."""
+    database = database_of(uri)
+    return None if database is None else Cache(database.resolve()).folder
+
+
 def topologies(uri: str, runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return the networks of the runs in a frame, as they were recorded: {run_id: topology}.
 
     A run whose file is not there (moved, or of another version) is left out.
     """
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415  (a second to import, see `analysis.store.client`)
-
     found = {}
     with opened(uri) as store:
-        for run_id in dict.fromkeys(runs["run_id"]):
-            with contextlib.suppress(MlflowException, OSError):
-                path = store.client.download_artifacts(run_id, schema.TOPOLOGY_FILE)
-                found[str(run_id)] = json.loads(Path(path).read_text())
+        for run_id, place in dict(zip(runs["run_id"], runs["artifact_uri"], strict=True)).items():
+            with contextlib.suppress(OSError):
+                found[str(run_id)] = json.loads(store.artifact(run_id, place, schema.TOPOLOGY_FILE).read_text())
     return found
 
 

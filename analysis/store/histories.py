@@ -67,7 +67,7 @@ def _fetched(store: Store, digests: dict[str, bytes], known: set[tuple[str, str]
     rows: list[dict[str, Any]] = []
     for metric in metrics:
         points: dict[str, dict[int, float]] = {run: {} for run in digests if (run, metric) not in known}
-        for run_id, point in store.histories(list(points), metric):
+        for run_id, point in store.histories(list(points), metric) if points else ():
             points[run_id][point.step] = point.value  # they come in the order of their times
         for run_id, curve in points.items():
             steps = sorted(curve)

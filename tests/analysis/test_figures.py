@@ -246,7 +246,7 @@ def test_figures_of_diagnostics_need_side_branches(grids: dict[str, GridData]) -
 def test_only_the_curves_that_figures_draw_are_read(grids: dict[str, GridData]) -> None:
     runs = grids["measured"].runs.assign(**{f"{schema.GRADIENT_COSINE_VARIANCE}/{PAIRS[0]}": 0.1, schema.LR: np.nan})
     runs[f"{schema.GRADIENT_COSINE}/{PAIRS[0]}"] = 0.5
-    assert curve_names(runs, ("training_curves",)) == [schema.TEST_TOP1]
-    assert curve_names(runs, ("gradient_agreement",)) == [f"{schema.GRADIENT_COSINE}/{PAIRS[0]}"]
-    assert curve_names(runs, ("methods", "pie")) == []
+    assert curve_names(runs, catalogue.metrics(["training_curves"])) == [schema.TEST_TOP1]
+    assert curve_names(runs, catalogue.metrics(["gradient_agreement"])) == [f"{schema.GRADIENT_COSINE}/{PAIRS[0]}"]
+    assert curve_names(runs, catalogue.metrics(["methods", "pie"])) == []
     assert set(grids["methods-1"].curves["metric"]) == {schema.TEST_TOP1}
