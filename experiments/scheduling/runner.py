@@ -52,7 +52,7 @@ class Runner:
         display: Display,
         options: Options,
     ) -> None:
-        self._plan, self._pool, self._stores = plan, pool, stores
+        self._plan, self._data, self._pool, self._stores = plan, data, pool, stores
         self._tracker, self._provenance, self._display, self._options = tracker, provenance, display, options
         self._jobs = Jobs(data, stores, provenance, options)
         self._records: dict[str, CellRecord] = {}
