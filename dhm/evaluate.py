@@ -31,7 +31,7 @@ from dhm.backbones.imagenet_resnet import ImageNetResNet
 from dhm.data import DataError, HeldOut, cifar, imagenet, load
 from dhm.data.dataset import Batch
 from dhm.data.folders import ImageFolders
-from dhm.data.streaming import ImageFiles, Reader, StreamedHeldOut
+from dhm.data.streaming import Reader, StreamedHeldOut
 from dhm.metrics import ENSEMBLES, RunningMean, top_k_wrong, with_ensembles
 from dhm.network import BranchedNetwork
 from dhm.recipe import DataSpec
@@ -174,9 +174,7 @@ def held_out(settings: Settings) -> tuple[HeldOut, int]:
     spec = DataSpec(name=settings.data, **(IMAGENET_VIEW if _large(settings.arch) else CIFAR_VIEW))
     folders = _listed(settings.root, FOLDERS[settings.data])
     none = torch.arange(0)
-    reader = Reader(
-        ImageFiles(folders, spec), spec, none, device=settings.device, workers=settings.workers, channels_last=False
-    )
+    reader = Reader(folders, spec, none, device=settings.device, workers=settings.workers, channels_last=False)
     labels = torch.tensor([label for _, label in folders.test])
     images = StreamedHeldOut(reader, torch.arange(len(labels)), labels, settings.batch_size)
     return images, len(folders.classes)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from dhm.data.dataset import DataError
-from dhm.data.pixels import View, decode, to_square
+from dhm.data.pixels import View, decode, planes, to_square
 from dhm.data.raw import RawData
 from dhm.recipe import DataSpec
 
@@ -136,7 +136,7 @@ def _decode_all(root: Path, files: Sequence[str], spec: DataSpec) -> torch.Tenso
     view: View = functools.partial(to_square, size=spec.image_size, shorter=spec.resize)
     if spec.image_size == 0:
         view = _whole
-    first = decode(root / files[0], view)
+    first = planes(decode(root / files[0], view))
     images = _empty(len(files), first.shape, root)
     for index, pixels in enumerate(_decoded(root, files, view)):
         if pixels.shape[1:] != first.shape[1:]:
@@ -157,7 +157,9 @@ def _whole(image: Image.Image) -> Image.Image:
 
 
 def _decoded(root: Path, files: Sequence[str], view: View) -> Iterator[npt.NDArray[np.uint8]]:
-    decoded = functools.partial(decode, view=view)
+    def decoded(path: Path) -> npt.NDArray[np.uint8]:
+        return planes(decode(path, view))
+
     small = (root / files[0]).stat().st_size < SMALL_FILE
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), CHUNK):

@@ -3,22 +3,16 @@
 import functools
 import itertools
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
-from torch.utils.data import DataLoader, Dataset
 
 from dhm.data.batches import Normaliser, check_run
 from dhm.data.dataset import Batch, DataError, RunImages
+from dhm.data.decoding import Key, open_decoder
 from dhm.data.fingerprint import fingerprint_of
 from dhm.data.folders import ImageFolders
-from dhm.data.pixels import decode, resized_crop, to_square
 from dhm.data.split import draw_parts
 from dhm.recipe import DataSpec
 from dhm.replicas import ALONE, Replica
@@ -27,9 +21,6 @@ from dhm.streams import stream
 MEASURED = 1000  # training images, evenly spread, that mean and std are measured on where the recipe has none
 CHUNK = 100  # of them in a batch
 SEEDS = 2**63 - 1
-
-Key = tuple[int, int | None]
-"""A file's position, and the seed of its augmentation; without a seed it is seen as in evaluation."""
 
 
 class StreamedData:
@@ -81,8 +72,7 @@ class StreamedData:
         """See `DataSet.open`. Without a mean and a std in the recipe, `MEASURED` of the training images are read."""
         Normaliser.check(spec, self.channels)
         parts = draw_parts(self._train_labels, self.classes, spec, seed)
-        files = ImageFiles(self._images, spec)
-        reader = Reader(files, spec, parts.train, device=device, workers=workers, channels_last=channels_last)
+        reader = Reader(self._images, spec, parts.train, device=device, workers=workers, channels_last=channels_last)
         test = torch.arange(len(self._test_labels)) + len(self._train_labels)
         return RunImages(
             train=StreamedBatches(reader, parts.train, parts.labels, batch_size, replica),
@@ -91,41 +81,10 @@ class StreamedData:
         )
 
 
-class ImageFiles(Dataset[Any]):
-    """Decodes image files; a worker has a copy.
-
-    Paths are one array of bytes: a list would be copied page by page into every worker that counts its references.
-    """
-
-    def __init__(self, images: ImageFolders, spec: DataSpec) -> None:
-        self._root, self._spec = images.root, spec
-        self._paths: npt.NDArray[np.bytes_] = np.array([os.fsencode(file) for file in images.files])
-
-    def __getitems__(self, keys: list[Key]) -> torch.Tensor | DataError:
-        """uint8 images (B, 3, H, W). An error is returned: raised in a worker, it would lose its message."""
-        try:
-            return torch.stack([torch.from_numpy(self._decode(*key)) for key in keys])
-        except DataError as error:
-            return error
-
-    def _decode(self, index: int, seed: int | None) -> npt.NDArray[np.uint8]:
-        view = functools.partial(_seen, spec=self._spec, seed=seed)
-        return decode(self._root / os.fsdecode(self._paths[index]), view)
-
-
-def _seen(image: Image.Image, *, spec: DataSpec, seed: int | None) -> Image.Image:
-    """The random view that a seed gives, or the central one."""
-    image = image.convert("RGB")
-    if seed is None:
-        return to_square(image, spec.image_size, spec.resize)
-    generator = torch.Generator().manual_seed(seed)
-    crop = resized_crop(image, spec.image_size, generator)
-    flipped = spec.flip and float(torch.rand(1, generator=generator)) < 0.5
-    return ImageOps.mirror(crop) if flipped else crop
-
-
 class Reader:
     """Brings decoded images to the device, some batches ahead of their use where it has workers.
+
+    They travel as bytes, and are normalised there, a batch at once.
 
     Args:
         train: positions of the training images.
@@ -133,7 +92,7 @@ class Reader:
 
     def __init__(
         self,
-        files: ImageFiles,
+        images: ImageFolders,
         spec: DataSpec,
         train: torch.Tensor,
         *,
@@ -141,7 +100,8 @@ class Reader:
         workers: int,
         channels_last: bool,
     ) -> None:
-        self._files, self._device, self._workers = files, torch.device(device), workers
+        self._device = torch.device(device)
+        self._decoder = open_decoder(images, spec, device=self._device, workers=workers)
         normaliser = Normaliser(spec.mean, spec.std) if spec.mean else self._measured(train)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._normalise = normaliser.on(device, memory_format)
@@ -163,24 +123,15 @@ class Reader:
         images = self._pixels(chosen, seeds, batch_size, replica)
         truths = map(replica.share, labels.to(self._device).split(batch_size))
         for pixels, truth in zip(images, truths, strict=True):
-            yield self._normalise(pixels.to(self._device, non_blocking=True)), truth
+            # into planes first: to compute with colours innermost takes twice as long on a CPU
+            yield self._normalise(pixels.to(self._device, non_blocking=True).contiguous()), truth
 
     def _pixels(
         self, chosen: torch.Tensor, seeds: torch.Tensor | None, batch_size: int, replica: Replica = ALONE
     ) -> Iterator[torch.Tensor]:
-        """uint8 images (B, 3, H, W), on the host."""
-        loader = DataLoader(
-            self._files,
-            batch_sampler=_keys(chosen, seeds, batch_size, replica),
-            num_workers=min(self._workers, math.ceil(len(chosen) / batch_size)),
-            collate_fn=_as_it_is,
-            pin_memory=self._device.type == "cuda",
-            generator=torch.Generator(),  # else it would draw from the global stream
-        )
-        for images in loader:
-            if isinstance(images, DataError):
-                raise images
-            yield images
+        """uint8 images (B, 3, H, W)."""
+        keys = _keys(chosen, seeds, batch_size, replica)
+        return self._decoder.batches(keys, math.ceil(len(chosen) / batch_size), batch_size)
 
     def _measured(self, train: torch.Tensor) -> Normaliser:
         spread = torch.linspace(0, len(train) - 1, min(len(train), MEASURED)).round().long()
@@ -191,10 +142,6 @@ def _keys(chosen: torch.Tensor, seeds: torch.Tensor | None, batch_size: int, rep
     for part in map(replica.share, torch.arange(len(chosen)).split(batch_size)):
         augmentations = itertools.repeat(None) if seeds is None else seeds[part].tolist()
         yield list(zip(chosen[part].tolist(), augmentations, strict=False))
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
 
 
 class StreamedBatches:

@@ -82,12 +82,12 @@ class TestPixels:
         for seed in range(20):
             torch.manual_seed(seed)
             expected = transforms.RandomResizedCrop(16)(image)
-            drawn = pixels.resized_crop(image, 16, torch.Generator().manual_seed(seed))
+            drawn = pixels.resized_crop(image, 16, pixels.crop_box(*shape, torch.Generator().manual_seed(seed)))
             assert np.array_equal(np.asarray(drawn), np.asarray(expected))
 
     def test_shapes_that_no_draw_fits_are_among_those(self) -> None:
         """So that the test above has seen the central crop that stands in for them."""
-        boxes = [pixels._crop_box(10, 200, torch.Generator().manual_seed(seed)) for seed in range(20)]
+        boxes = [pixels.crop_box(10, 200, torch.Generator().manual_seed(seed)) for seed in range(20)]
         assert (0, 93, 10, 13) in boxes
 
     @pytest.mark.parametrize("size", [(23, 31), (31, 23), (256, 300)])
