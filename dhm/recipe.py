@@ -17,6 +17,7 @@ SCHEDULES = ("constant", "multistep", "step", "cosine", "linear")
 WARMUPS = ("linear", "constant")
 PRECISIONS = ("float32", "bf16")
 AUGMENTATIONS = ("shift", "resized_crop")
+DECODERS = ("pillow", "dali")
 PAIRS = ("all", "sides_to_main", "main_to_sides", "deep_to_shallow", "shallow_to_deep", "listed")
 FORK_SCALINGS = ("none", "inverse")
 
@@ -164,10 +165,7 @@ class OptimSpec(Spec):
         )
         self.require(self.warmup_lr >= 0, f"optim.warmup_lr={self.warmup_lr}: must not be negative")
         self.require(self.warmup_epochs >= 0, f"optim.warmup_epochs={self.warmup_epochs}: must not be negative")
-        self.require(
-            not self.nesterov or self.momentum > 0,
-            "optim.nesterov=true needs optim.momentum above 0",
-        )
+        self.require(not self.nesterov or self.momentum > 0, "optim.nesterov=true needs optim.momentum above 0")
         _one_of("optim.schedule", self.schedule, SCHEDULES)
         _one_of("optim.warmup", self.warmup, WARMUPS)
 
@@ -187,6 +185,7 @@ class DataSpec(Spec):
         flip: random horizontal flips.
         image_size: images are resized (shorter side) and centre-cropped to this many pixels; 0 leaves them as they are.
         resize: the shorter side before the centre crop, in pixels; 0 is `image_size`.
+        decoder: reads the files for `resized_crop`: `pillow`, or `dali`, an extra, which resizes a little differently.
         mean, std: per-channel normalisation of pixels in [0, 1]; empty means those of the training images.
     """
 
@@ -199,6 +198,7 @@ class DataSpec(Spec):
     flip: bool = True
     image_size: int = 0
     resize: int = 0
+    decoder: str = "pillow"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
@@ -211,6 +211,7 @@ class DataSpec(Spec):
         self.require(len(self.mean) == len(self.std), "data.mean and data.std must have the same length")
         self.require(all(s > 0 for s in self.std), f"data.std={list(self.std)}: must be above 0")
         _one_of("data.augment", self.augment, AUGMENTATIONS)
+        _one_of("data.decoder", self.decoder, DECODERS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -67,7 +67,7 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
     if benchmark.needs_root and request.data_root is None:
         raise ValueError(f"benchmark {benchmark.name} reads images from disk: say where they are with data.root=DIR")
     # What is read, and so the fingerprint in every identity, is one for a plan.
-    for name in ("augment", "image_size", "resize"):
+    for name in ("augment", "image_size", "resize", "decoder"):
         if len({getattr(variant.recipe.data, name) for variant in variants}) > 1:
             raise ValueError(f"data.{name} changes which images are read, so no grid can vary it: run a grid for each")
     data = load(variants[0].recipe.data, request.data_root, stores.cache)

@@ -56,6 +56,10 @@ def open_decoder(images: ImageFolders, spec: DataSpec, *, device: torch.device, 
     Args:
         workers: processes or threads that decode; without any it is done where batches are asked for.
     """
+    if spec.decoder == "dali":
+        from dhm.data.dali import DaliDecoder  # noqa: PLC0415  (it is an extra, and takes a second to import)
+
+        return DaliDecoder(Files(images), spec, device=device, workers=workers)
     return PillowDecoder(Files(images), spec, device=device, workers=workers)
 
 

@@ -47,7 +47,7 @@ def load(spec: DataSpec, root: Path | None = None, cache: Path | None = None) ->
     A crop of any part of an image needs the whole image, and sets that are trained so are large.
 
     Args:
-        spec: its name, `augment`, `image_size` and `resize` are used.
+        spec: its name, `augment`, `image_size`, `resize` and `decoder` are used.
         root: where it lies; `digits` needs none.
         cache: folder for decoded images and for fingerprints, made when it is missing; None keeps none.
 
@@ -55,7 +55,7 @@ def load(spec: DataSpec, root: Path | None = None, cache: Path | None = None) ->
         ValueError: an unknown name; or a DataError, which names the path and the remedy.
     """
     loader = DATASETS.get(spec.name)
-    _check_sizes(spec)
+    _check(spec)
     root = None if root is None else root.expanduser()
     cache = None if cache is None else cache.expanduser()
     source = loader.find(root) if isinstance(loader, FromFiles) else None
@@ -71,7 +71,7 @@ def load(spec: DataSpec, root: Path | None = None, cache: Path | None = None) ->
     return source.read(spec) if cache is None else read_cached(source, spec, cache)
 
 
-def _check_sizes(spec: DataSpec) -> None:
+def _check(spec: DataSpec) -> None:
     """Here and not in the recipe, whose fields a command line changes one after the other."""
     if spec.augment == "resized_crop" and spec.image_size == 0:
         raise DataError("data.augment=resized_crop makes every image one size: say which with data.image_size=224")
@@ -80,3 +80,12 @@ def _check_sizes(spec: DataSpec) -> None:
             f"data.resize={spec.resize} is the shorter side before the centre crop of data.image_size="
             f"{spec.image_size}: give a data.image_size above 0 that is not larger"
         )
+    if spec.decoder == "dali":
+        if spec.augment != "resized_crop":
+            raise DataError(
+                f"data.decoder=dali reads images while a network trains, and for data.augment={spec.augment} they are "
+                "read before: leave it out, or give data.augment=resized_crop"
+            )
+        from dhm.data.dali import installed  # noqa: PLC0415  (it is an extra)
+
+        installed()

@@ -82,7 +82,7 @@ NAMES = [
     "arch", "epochs", "dropout", "precision", "tf32", "terms", "branches", "mimic", "replicas", "fork_scaling",
     "optim.lr", "optim.momentum", "optim.milestones", "optim.batch_size", "optim.schedule", "optim.warmup_epochs",
     "optim.nesterov", "optim", "data", "data.pad", "data.train_size", "data.val_fraction", "data.label_noise",
-    "data.augment", "data.image_size", "data.resize", "data.mean", "data.std", "data.root", "data.flip",
+    "data.augment", "data.image_size", "data.resize", "data.mean", "data.std", "data.root", "data.flip", "data.decoder",
     "mimic.alpha", "mimic.temperature", "mimic.pairs", "mimic.listed", "mimic.smoothing", "mimic.alpha_warmup",
     "seeds", "recipe", "retry", "benchmark", "grid", "factors", "factors.method", "factors.positions",
     "factors.arch", "factors.optim.lr", "factors.mimic.alpha", "factors.branch_depth", "factors.fork_probability",
