@@ -13,7 +13,7 @@ import dataclasses
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -141,14 +141,18 @@ def measure_input(root: Path, spec: DataSpec, *, rounds: int, device: str) -> di
                 once = drain(way(view), device, WORKERS.get(name, 2))
                 if turn:  # the first one warms up
                     found[view][name].append(once)
-    figures: dict[str, Any] = {}
-    for view, arms in found.items():
-        middle = {name: [median(values) for values in zip(*turns, strict=True)] for name, turns in arms.items()}
-        figures[view] = {
-            name: {"images_per_s": rate, "processor_ms": cost, "ratio": rate / middle[RELEASED][0]}
-            for name, (rate, cost) in middle.items()
-        }
-    return figures
+    return {
+        view: {name: _figures(turns, arms[RELEASED]) for name, turns in arms.items()} for view, arms in found.items()
+    }
+
+
+def _figures(turns: Sequence[tuple[float, float]], released: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Medians over rounds; the ratio is that within a round, for the load of a machine changes between them."""
+    return {
+        "images_per_s": median(rate for rate, _ in turns),
+        "processor_ms": median(cost for _, cost in turns),
+        "ratio": median(own / their for (own, _), (their, _) in zip(turns, released, strict=True)),
+    }
 
 
 def recipes(batch_size: int) -> dict[str, Recipe]:
@@ -194,11 +198,11 @@ def measure_training(
                 found[arm].append((time.perf_counter() - started, processor() - began))
     figures = {}
     for name in recipes(batch_size):
-        (alone, used), (together, _) = ([median(v) for v in zip(*found[name, x], strict=True)] for x in (False, True))
+        alone, together = ([seconds for seconds, _ in found[name, streamed]] for streamed in (False, True))
         figures[name] = {
-            "images_per_s": count / alone,
-            "processor_ms": 1000 * used / count,
-            "with_input": alone / together,
+            "images_per_s": count / median(alone),
+            "processor_ms": 1000 * median(used for _, used in found[name, False]) / count,
+            "with_input": median(short / long for short, long in zip(alone, together, strict=True)),
         }
     return figures
 
@@ -214,8 +218,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/input.json"))
     options = parser.parse_args()
-    if options.images < STEPS * options.batch_size:
-        parser.error(f"--images {options.images}: {STEPS} steps of training take {STEPS * options.batch_size}")
+    least = max(4 * BATCH, STEPS * options.batch_size)
+    if options.images < least:
+        parser.error(f"--images {options.images}: at least {least}, for workers to get under way and for {STEPS} steps")
     torch.set_num_threads(options.threads)
     spec = BENCHMARKS.get("imagenet").data
     words = {"threads": options.threads, "batch_size": options.batch_size, "workers": options.workers}
