@@ -140,14 +140,14 @@ def _build_grid(uri: str, grid: GridData, directory: Path, memory: Memory) -> Bu
         cells, needs = grid.cells, memory.needs(plan)
         curves = store.curves(uri, cells, curve_names(cells, needs.metrics))
         networks = topologies(uri, cells, needs.files)
-        grid = replace(grid, curves=curves, trials=trials(uri, plan), topologies=networks)
+        whole = replace(grid, curves=curves, trials=trials(uri, plan), topologies=networks)
     except IncompleteError as error:
         left = f" Files in {directory} are of an earlier build." if directory.is_dir() else ""
         refusals.append(f"{plan.experiment}: {error}{left}")
     else:
-        made_of = inputs.of_grid(grid)
-        makers = [(name, partial(_make_table, grid, name)) for name in needs.tables]
-        makers += [(name, partial(_make_figure, grid, name)) for name in plan.figures]
+        made_of = inputs.of_grid(whole)
+        makers = [(name, partial(_make_table, whole, name)) for name in needs.tables]
+        makers += [(name, partial(_make_figure, whole, name)) for name in plan.figures]
         for name, make in makers:
             try:
                 found, anew = memory.made(directory / name, made_of, make)

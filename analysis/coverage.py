@@ -9,6 +9,10 @@ from analysis.plan import Plan
 
 DONE, STALE, RUNNING, FAILED, MISSING = "done", "stale", "running", "failed", "missing"
 PRUNED = "pruned"  # of a trial of a search: given up, since others did better
+_JUDGED_BY = (  # what decides about a cell; of a large store the other columns take their time
+    *("run_id", "status", schema.VARIANT, schema.SEED, schema.RECIPE_ID, schema.CODE),
+    *(schema.FAILURE, schema.FINAL_TOP1),
+)
 STATES = (DONE, STALE, RUNNING, FAILED, MISSING)
 
 
@@ -19,7 +23,7 @@ def coverage(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     ("recipe"). A finished run without a final error counts as failed. Of several records of a cell, the one
     that is nearest to done counts. An interrupted one is missing: the same command goes on with it.
     """
-    own = runs[runs[schema.PLAN] == plan.plan_id]
+    own = runs.loc[runs[schema.PLAN] == plan.plan_id, [name for name in _JUDGED_BY if name in runs]]
     records: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for record in own.to_dict("records"):
         records.setdefault((record[schema.VARIANT], record[schema.SEED]), []).append(

@@ -75,5 +75,5 @@ def _parts(frame: pd.DataFrame) -> list[bytes]:
             column.dtype
         )
         parts.append(repr((name, str(column.dtype), len(column))).encode())
-        parts.append(column.to_numpy().tobytes() if numeric else "\0".join(map(repr, column)).encode())
+        parts.append(column.to_numpy().tobytes() if numeric else "\0".join(map(repr, column.tolist())).encode())
     return parts

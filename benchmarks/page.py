@@ -187,7 +187,7 @@ SECTIONS = {
         title="reading large stores, and their tables and figures",
         text="Made-up runs of 20 params and 20 metrics each, 12 of them with a history of 100 epochs. MLflow's\n"
         "`search_runs` alone, the reading of all records with nothing kept, and again; `python -m analysis.build`\n"
-        "with nothing kept, and again.",
+        "with nothing kept, with the record kept (`--all`), and where nothing has changed.",
         header=("runs", "grids", "", "processor, s", "wall, s", "memory, GiB"),
         rows=_analysis,
     ),
