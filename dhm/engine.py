@@ -16,7 +16,7 @@ from dhm.optim import learning_rate, set_learning_rate
 from dhm.processes import replicated
 from dhm.recipe import Recipe
 from dhm.replicas import Replica
-from dhm.steps import steps_of_epoch
+from dhm.steps import Step, steps_of_epoch
 from dhm.streams import own_stream, stream_seed
 from dhm.training import Callback, EpochRecord, NotFiniteError, Result, Runtime, Training
 
@@ -76,11 +76,10 @@ def _follow(replica: Replica, *, recipe: Recipe, seed: int, runtime: Runtime, da
 
 def train_one_epoch(training: Training, callbacks: Sequence[Callback] = ()) -> dict[str, float]:
     """One pass over the training images; the means of its terms, its error and its last learning rate."""
-    recipe, network, optimiser, epoch = training.recipe, training.network, training.optimiser, training.epoch
-    replica = training.replica
-    network.train()
+    recipe, epoch, replica = training.recipe, training.epoch, training.replica
+    training.network.train()
     training.step = 0
-    network.seed_dropout(training.seed, epoch, training.device, replica.index)
+    training.network.seed_dropout(training.seed, epoch, training.device, replica.index)
     # Nothing of ours draws from torch's global stream; a registered part that does is repeatable all the same.
     torch.manual_seed(stream_seed(training.seed, "global", epoch, *own_stream(replica.index)))
     measured = TermMeans()
@@ -89,17 +88,9 @@ def train_one_epoch(training: Training, callbacks: Sequence[Callback] = ()) -> d
     batches = training.batches.epoch(training.seed, epoch)
     for step, (images, labels) in zip(steps, batches, strict=True):
         lr = learning_rate(recipe.optim, epochs=recipe.epochs, moment=step.moment)
-        set_learning_rate(optimiser, lr)
-        with training.autocast():
-            heads = training.model(images, step.heads)
-        loss = objective(heads, labels, recipe, step)
-        optimiser.zero_grad(set_to_none=True)
-        weight = replica.weight(len(labels), training.batch_size)
-        (loss.total if weight == 1 else weight * loss.total).backward()
-        optimiser.step()
-        wrong = top_k_wrong(heads.main.detach(), labels, 1).double().mean()
-        figures = torch.cat((loss.terms.values, loss.total.detach()[None], wrong[None]))
-        measured.add((*loss.terms.names, "total", "wrong"), figures, len(labels))
+        set_learning_rate(training.optimiser, lr)
+        names, figures = _step(training, step, images, labels)
+        measured.add(names, figures, len(labels))
         training.step += 1
         for callback in callbacks:
             callback.on_step(training)
@@ -107,6 +98,25 @@ def train_one_epoch(training: Training, callbacks: Sequence[Callback] = ()) -> d
     means = measured.read()
     found = {"train/loss": means.pop("total"), "train/top1_error": 100 * means.pop("wrong"), "train/lr": lr}
     return {**found, **{f"loss/{name}": value for name, value in means.items()}}
+
+
+def _step(
+    training: Training, step: Step, images: torch.Tensor, labels: torch.Tensor
+) -> tuple[tuple[str, ...], torch.Tensor]:
+    """One step of the optimiser; names and values (n,) of what the batch measured, on the device.
+
+    A function of its own, which ends with the gradients: what is left of a step while the next one goes forward lies
+    among its maps and keeps the allocator from using their memory again.
+    """
+    with training.autocast():
+        heads = training.model(images, step.heads)
+    loss = objective(heads, labels, training.recipe, step)
+    weight = training.replica.weight(len(labels), training.batch_size)
+    (loss.total if weight == 1 else weight * loss.total).backward()
+    training.optimiser.step()
+    training.optimiser.zero_grad(set_to_none=True)
+    wrong = top_k_wrong(heads.main.detach(), labels, 1).double().mean()
+    return (*loss.terms.names, "total", "wrong"), torch.cat((loss.terms.values, loss.total.detach()[None], wrong[None]))
 
 
 def evaluate(training: Training) -> dict[str, float]:
