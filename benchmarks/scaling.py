@@ -27,6 +27,7 @@ from analysis import style
 from benchmarks.machine import describe, write
 from benchmarks.simulation import Clock, Meter, SimulatedPool, Weather
 from dhm.data import DataSet
+from experiments.durations import Durations
 from experiments.grid import GRIDS, Grid, Plan
 from experiments.progress import Display
 from experiments.recording.provenance import collect
@@ -68,7 +69,7 @@ def grid(cells: int) -> Grid:
 def schedule(plan: Plan, data: DataSet, stores: Stores, slots: int, weather: Weather) -> dict[str, Any]:
     """Run what is missing of a plan; where the scheduler's time went, a cell of the plan, and what it left idle."""
     tracker, provenance = Tracker(stores), collect()
-    clock = Clock()
+    clock, console = Clock(), Console(file=io.StringIO(), force_terminal=True, width=120, height=50)
     meter, pool = Meter(clock), SimulatedPool(slots, clock, weather, MlflowClient(tracking_uri=tracker.uri))
     scheduler = Scheduler(
         plan=plan,
@@ -77,7 +78,7 @@ def schedule(plan: Plan, data: DataSet, stores: Stores, slots: int, weather: Wea
         stores=stores,
         tracker=tracker,
         provenance=provenance,
-        display=Display(Console(file=io.StringIO(), force_terminal=True, width=120, height=50)),
+        display=Display(console, Durations(plan, data, stores)),
         options=Options(),
     )
     lines = _lines(stores)

@@ -53,6 +53,7 @@ def images_of(recipe: Recipe, data: DataSet) -> float:
     return (1 + BACKWARD) * (train - held_out) + held_out + test
 
 
+@functools.cache
 def _made_by() -> str:
     """What builds and counts networks; another one may come to other numbers."""
     return f"code {code_hash()}, " + ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision"))

@@ -1,7 +1,7 @@
 """Points of a grid: a level for each factor, the recipe that they come to, and what tells it from the others."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dhm.fields import replace_at
@@ -38,9 +38,9 @@ def relevant(same: Sequence[Mapping[str, Any]], factors: Mapping[str, Levels]) -
     }
 
 
-def shared(point: Mapping[str, Any], baseline: Mapping[str, Any], marks: Iterable[str]) -> int:
+def shared(point: Mapping[str, Any], baseline: Mapping[str, Any], marks: Collection[str]) -> int:
     """How many levels a point shares with a baseline, apart from those that make it one."""
-    return sum(point[name] == baseline[name] for name in point if name not in set(marks))
+    return sum(point[name] == baseline[name] for name in point if name not in marks)
 
 
 def name_of(point: Mapping[str, Any]) -> str:

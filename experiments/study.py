@@ -8,7 +8,7 @@ from typing import Any
 
 import experiments.grids  # noqa: F401  the registry is filled by importing
 from analysis.catalogue import figure_names
-from dhm.cost import on_meta
+from dhm.cost import network_of, on_meta
 from dhm.data import DataSet, load
 from dhm.fields import replace_at
 from dhm.losses import weights
@@ -61,8 +61,9 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
     at = _looks(request)
     seeds = _seeds(at[0] if at else request.seeds, grid)
     levels, variants = _points(grid, benchmark, request)
+    for network in dict.fromkeys(network_of(variant.recipe) for variant in variants):
+        on_meta(network)
     for variant in variants:
-        on_meta(variant.recipe)
         weights(variant.recipe)
     if benchmark.needs_root and request.data_root is None:
         raise ValueError(f"benchmark {benchmark.name} reads images from disk: say where they are with data.root=DIR")
