@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +48,14 @@ def children_of(pid: int) -> list[int]:
             for child in path.read_text().split():
                 found += [int(child), *children_of(int(child))]
     return found
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process stands still, or is over."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TtZX"
+    except OSError:
+        return True
 
 
 class Slurm:
@@ -153,6 +161,16 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2
         """State of each job that waits or runs."""
         lines = self("squeue", "-h", "-r", "-o", "%i %T").split("\n")
         return dict(line.split() for line in lines if line)
+
+    def suspend(self, jobs: Iterable[str]) -> None:
+        """Have jobs stand still. SLURM says that they do some seconds before their processes are stopped."""
+        for job in jobs:
+            self("scontrol", "suspend", job)
+        wait_for(lambda: all(map(_is_stopped, self._processes())), "the jobs' processes to be stopped")
+
+    def _processes(self) -> list[int]:
+        keepers = [pid for name in self.NODES for pid in self._keepers(name, str(self._folder / f"spool-{name}"))]
+        return [child for keeper in keepers for child in children_of(keeper)]
 
     def lose(self, name: str) -> None:
         """A node's power is cut: its daemon goes, and all that runs on it."""

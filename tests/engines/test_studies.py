@@ -151,14 +151,14 @@ def test_jobs_outlive_their_scheduler_and_the_next_one_finds_them(
     jobs = set(slurm.jobs())
     assert jobs, "they live on"
 
-    def pause(word: str) -> None:
+    def resume() -> None:
         for job in jobs:
-            slurm("scontrol", word, job)
+            slurm("scontrol", "resume", job)
 
-    on_slurm.stand_still(lambda: pause("suspend"), lambda: pause("resume"))
+    on_slurm.stand_still(lambda: slurm.suspend(jobs), resume)
     second = on_slurm.start()
     wait_for(lambda: on_slurm.said().count(" to run on ") == 2, "the second scheduler")
-    pause("resume")
+    resume()
     seen = set(jobs)
     while second.poll() is None:
         seen |= set(slurm.jobs())
