@@ -34,7 +34,7 @@ from experiments.benchmarks import BENCHMARKS
 
 WIDTH, HEIGHT, QUALITY = 500, 375, 95
 BATCH = 32
-STEPS = 2  # of training, a turn
+PHOTOGRAPHS = 128
 RELEASED = "released way, 2 workers"
 OURS = "ours, 2 workers"
 WORKERS = {"ours, no worker": 0, "ours, 1 worker": 1, OURS: 2}
@@ -58,17 +58,22 @@ def photograph(seed: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def make_images(root: Path, count: int) -> float:
-    """`train/CLASS` and, the same files again, `val/CLASS`; returns the mean size of a file in kB."""
-    size = 0
+def take_photographs(folder: Path) -> list[Path]:
+    """`PHOTOGRAPHS` different files."""
+    files = [folder / f"{number}.JPEG" for number in range(PHOTOGRAPHS)]
+    for number, file in enumerate(files):
+        photograph(number).save(file, format="JPEG", quality=QUALITY)
+    return files
+
+
+def lay_out(root: Path, photographs: Sequence[Path], count: int) -> Path:
+    """`train/CLASS` and `val/CLASS` with `count` images each: the photographs, over and over."""
     for number in range(count):
-        path, again = (root / split / f"n{number % 2}" / f"{number}.JPEG" for split in ("train", "val"))
-        for folder in (path.parent, again.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-        photograph(number).save(path, format="JPEG", quality=QUALITY)
-        again.hardlink_to(path)
-        size += path.stat().st_size
-    return size / count / 1000
+        for split in ("train", "val"):
+            path = root / split / f"n{number % 2}" / f"{number}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.hardlink_to(photographs[number % len(photographs)])
+    return root
 
 
 def released(root: Path, spec: DataSpec, device: str) -> Way:
@@ -177,17 +182,20 @@ def in_memory(spec: DataSpec, count: int) -> RawData:
 
 
 def measure_training(
-    root: Path, batch_size: int, *, rounds: int, threads: int, workers: int, device: str
+    root: Path, *, batch_size: int, steps: int, rounds: int, threads: int, workers: int, device: str
 ) -> dict[str, Any]:
-    """Images a second and processor time of training alone, and its speed with its input as a share of that."""
-    count = STEPS * batch_size
+    """Images a second and processor time of training alone, and its speed with its input as a share of that.
+
+    Args:
+        root: with as many training images as a turn takes.
+    """
+    count = steps * batch_size
     arms: dict[tuple[str, bool], Training] = {}
     for name, recipe in recipes(batch_size).items():
         runtime = Runtime(device=device, threads=threads, workers=workers)
-        streamed = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, train_size=count))
         resident = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, augment="shift"))
         arms[name, False] = Training(resident, 0, runtime, in_memory(recipe.data, count))
-        arms[name, True] = Training(streamed, 0, runtime, load(recipe.data, root))
+        arms[name, True] = Training(recipe, 0, runtime, load(recipe.data, root))
     found: dict[tuple[str, bool], list[tuple[float, float]]] = {arm: [] for arm in arms}
     for turn in range(rounds + 1):
         for arm, training in arms.items():
@@ -214,21 +222,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=16, help="images in a batch of training")
+    parser.add_argument("--steps", type=int, default=2, help="of training, a turn; many where it has workers")
     parser.add_argument("--workers", type=int, default=0, help="that decode while it trains")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/input.json"))
     options = parser.parse_args()
-    least = max(4 * BATCH, STEPS * options.batch_size)
-    if options.images < least:
-        parser.error(f"--images {options.images}: at least {least}, for workers to get under way and for {STEPS} steps")
+    if options.images < 4 * BATCH:
+        parser.error(f"--images {options.images}: at least {4 * BATCH}, for workers to get under way")
     torch.set_num_threads(options.threads)
-    spec = BENCHMARKS.get("imagenet").data
-    words = {"threads": options.threads, "batch_size": options.batch_size, "workers": options.workers}
-    machine = describe(**words, **device_words(options.device))
+    device, rounds = options.device, options.rounds
+    words = {name: getattr(options, name) for name in ("threads", "batch_size", "steps", "workers")}
+    machine = describe(**words, **device_words(device))
     with tempfile.TemporaryDirectory() as folder:
-        kilobytes = make_images(Path(folder), options.images)
-        read = measure_input(Path(folder), spec, rounds=options.rounds, device=options.device)
-        trained = measure_training(Path(folder), rounds=options.rounds, device=options.device, **words)
+        files = take_photographs(Path(folder))
+        kilobytes = sum(file.stat().st_size for file in files) / len(files) / 1000
+        many = lay_out(Path(folder) / "input", files, options.images)
+        read = measure_input(many, BENCHMARKS.get("imagenet").data, rounds=rounds, device=device)
+        few = lay_out(Path(folder) / "training", files, options.steps * options.batch_size)
+        trained = measure_training(few, rounds=rounds, device=device, **words)
     for view, arms in read.items():
         for name, row in arms.items():
             print(
@@ -241,8 +252,8 @@ def main() -> None:
             f"{row['processor_ms']:6.1f} ms of processor an image"
         )
     command = f"python -m benchmarks.input --images {options.images} --rounds {options.rounds}"
-    command += f" --threads {options.threads} --batch-size {options.batch_size} --workers {options.workers}"
-    command += "" if options.device == "cpu" else f" --device {options.device}"
+    command += "".join(f" --{name.replace('_', '-')} {value}" for name, value in words.items())
+    command += "" if device == "cpu" else f" --device {device}"
     write(options.out, command, machine, kilobytes=kilobytes, input=read, training=trained)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.input import HEIGHT, WIDTH, make_images, ours, released
+from benchmarks.input import HEIGHT, WIDTH, lay_out, ours, released, take_photographs
 from benchmarks.page import SECTIONS
 from dhm.data import load
 from experiments.benchmarks import BENCHMARKS
@@ -17,15 +17,17 @@ IMAGES = 6
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("images")
-    assert 95 < make_images(root, IMAGES) < 125, "kB, as on ImageNet"
-    return root
+    folder = tmp_path_factory.mktemp("images")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.input.PHOTOGRAPHS", IMAGES - 1)
+        return lay_out(folder / "set", take_photographs(folder), IMAGES)
 
 
 def test_the_files_are_photographs_in_size(root: Path) -> None:
     files = sorted(root.rglob("*.JPEG"))
     assert len(files) == 2 * IMAGES
     for file in files:
+        assert 95 < file.stat().st_size / 1000 < 125, "kB, as on ImageNet"
         with Image.open(file) as image:
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (WIDTH, HEIGHT))
 
