@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.released_way import ReleasedWay
@@ -13,7 +14,7 @@ from dhm.engine import train_one_epoch
 from dhm.losses import objective
 from dhm.network import Heads
 from dhm.recipe import MimicSpec, Recipe
-from dhm.training import Runtime, Training
+from dhm.training import Callback, Runtime, Training
 from experiments.benchmarks import BENCHMARKS
 
 METHODS = ("plain", "dsl", "dhm")
@@ -107,3 +108,42 @@ def test_a_step_of_the_optimiser_is_a_few_launches() -> None:
     with Count() as count:
         training.optimiser.step()
     assert len(count.names) <= 5, count.names
+
+
+READS = {"item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__", "__format__", "nonzero"}
+
+
+class HostReads(TorchFunctionMode):
+    """Notes what makes the host wait for a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func.__name__ in READS:
+            self.names.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+class Steps(Callback):
+    """Notes at each step what the host and the device have done so far."""
+
+    def __init__(self, reads: HostReads, done: Count) -> None:
+        self._reads, self._done = reads, done
+        self.seen: list[tuple[int, int]] = []
+
+    def on_step(self, training: Training) -> None:
+        inner = sum(name in {"_local_scalar_dense", "nonzero", "masked_select"} for name in self._done.names)
+        self.seen.append((len(self._reads.names), inner))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_step_of_an_epoch_is_read_by_the_host(method: str) -> None:
+    training = Training(recipe_of(method), 0, Runtime())
+    with HostReads() as reads, Count() as done:
+        steps = Steps(reads, done)
+        train_one_epoch(training, (steps,))
+    assert len(steps.seen) == training.steps > 2
+    assert len(set(steps.seen)) == 1, reads.names  # what was drawn for the epoch was read before its first step
+    assert "tolist" in reads.names, "the means are read at the end"

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import weakref
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,24 @@ def test_callbacks_are_called_in_order_and_find_the_checkpoint_written(few_digit
     for epoch in range(2):
         events += [*(("step", epoch, step, 3) for step in (1, 2, 3)), ("end", epoch, epoch + 1, True)]
     assert lines == [(name, *event) for event in events for name in "ab"]
+
+
+def test_nothing_of_a_step_is_left_when_the_next_one_begins(few_digits: RawData) -> None:
+    """What is left holds memory at the peak, and lies among the next step's maps."""
+
+    class Look(Callback):
+        def __init__(self) -> None:
+            self.outputs: list[weakref.ref[torch.Tensor]] = []
+
+        def on_start(self, training: Training) -> None:
+            training.network.register_forward_hook(lambda _, __, heads: self.outputs.append(weakref.ref(heads.main)))
+
+        def on_step(self, training: Training) -> None:
+            assert self.outputs
+            assert [output for output in self.outputs if output() is not None] == []
+            assert [name for name, weight in training.network.named_parameters() if weight.grad is not None] == []
+
+    fit(dataclasses.replace(DHM, epochs=1), 0, callbacks=(Look(),), data=few_digits)
 
 
 def test_bf16_runs_on_a_cpu_and_keeps_weights_and_losses_in_float32(few_digits: RawData) -> None:
