@@ -150,7 +150,8 @@ class Grid:
         levels = {name: list(given(benchmark) if callable(given) else given) for name, given in self.factors.items()}
         for name, wanted in (chosen or {}).items():
             if name not in levels:
-                raise unknown(f"factor of grid {self.name}", name, levels)
+                error = unknown(f"factor of grid {self.name}", name, levels)
+                raise ValueError(f"{error}. To vary another field, write a grid of your own, in YAML (grid_dir=DIR)")
             levels[name] = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
         for name, values in levels.items():
             if not values:

@@ -32,13 +32,15 @@ class _Row:
     """A slot that is busy.
 
     Args:
-        since: when the cell began, and `told` when it said how far it was; of a clock.
+        since: when the cell began, `told` when it said how far it was, and `epoch_began` when its epoch did; of a
+            clock.
         before: seconds that earlier attempts trained.
     """
 
     cell: Cell
     since: float
     told: float
+    epoch_began: float = 0.0
     progress: Progress | None = None
     before: float = 0.0
     place: str = ""
@@ -126,11 +128,15 @@ class Display:
         """A cell has got further."""
         row = self._rows.get(slot.index)
         if row is not None:
+            now = time.monotonic()
             row.before = progress.seconds if row.progress is None else row.before
-            row.progress, row.told, row.queued = progress, time.monotonic(), False
-            if self._durations is not None and progress.epoch:
-                whole = progress.seconds / progress.epoch * progress.epochs
-                self._durations.under_way(row.cell.variant.recipe, whole)
+            if not progress.part:
+                row.epoch_began = now
+            row.progress, row.told, row.queued = progress, now, False
+            done = progress.epoch + progress.part
+            if self._durations is not None and done:
+                spent = progress.seconds + (now - row.epoch_began if progress.part else 0.0)
+                self._durations.under_way(row.cell.variant.recipe, spent / done * progress.epochs)
 
     def say(self, text: str) -> None:
         """Something that whoever watches should know."""
@@ -190,14 +196,14 @@ class Display:
         # What a terminal has no room for takes as long to draw as what it shows.
         room = max(1, self._console.height - AROUND)
         for row, slot in busy[:room]:
-            done, epochs, error = 0, row.cell.variant.recipe.epochs, None
+            done, part, epochs, error = 0, 0.0, row.cell.variant.recipe.epochs, None
             if row.progress is not None:
-                done, error = row.progress.epoch, row.progress.top1_error
+                done, part, error = row.progress.epoch, row.progress.part, row.progress.top1_error
             table.add_row(
                 row.place or slot.name,
                 escape(row.cell.name),
-                "queued" if row.queued else f"{done}/{epochs}",
-                ProgressBar(total=epochs, completed=done, width=24),
+                "queued" if row.queued else f"{f'{done + part:.1f}' if part else done}/{epochs}",
+                ProgressBar(total=epochs, completed=done + part, width=24),
                 "" if error is None else f"{error:.2f} %",
             )
         if len(busy) > room:
@@ -233,7 +239,8 @@ class Display:
             if row.queued:
                 waiting[row.cell.variant.recipe] += 1
                 continue
-            done = row.progress.epoch / row.progress.epochs if row.progress else 0.0
+            at = row.progress
+            done = (at.epoch + at.part) / at.epochs if at else 0.0
             busy.append(max(0.0, expected(row.cell.variant.recipe) * (1 - done) - (now - row.told)))
         # Where cells wait at an engine, it has no more room than what runs.
         room = len(self._slots) if len(busy) == len(self._rows) else max(1, len(busy))

@@ -35,7 +35,8 @@ def plan_table(console: Console, ahead: Forecast) -> None:
     if plan.overrides:
         console.print(f"with {', '.join(plan.overrides)}", markup=False, soft_wrap=True)
     source = plan.benchmark.source(plan.base.arch)
-    console.print(f"recipe: {plan.base.arch}, {plan.base.epochs} epochs; {source}", markup=False, soft_wrap=True)
+    backbones = ", ".join(dict.fromkeys(variant.recipe.arch for variant in plan.variants))
+    console.print(f"recipe: {backbones}, {plan.base.epochs} epochs; {source}", markup=False, soft_wrap=True)
     console.print(f"data: {plan.data_words}; store: {ahead.store}\n", markup=False, soft_wrap=True)
     console.print(table)
     words = {STALE: "done by other code (retry=stale trains them again)"} | {
@@ -43,10 +44,17 @@ def plan_table(console: Console, ahead: Forecast) -> None:
     }
     total = ", ".join(f"{number} {words.get(state, state)}" for state, number in counts.items())
     unknown = math.isnan(ahead.seconds)
-    time = "unknown before the first cell ends" if unknown else f"about {ahead.seconds / 60:.1f} minutes"
+    time = "unknown before the first cell ends" if unknown else f"about {_long(ahead.seconds)}"
     places = f"{ahead.slots} slot{'s' if ahead.slots > 1 else ''}"
     console.print(f"\n{len(plan.cells)} cells: {total}. To run on {places}: {time}.", soft_wrap=True)
     console.print("Nothing was started.")
+
+
+def _long(seconds: float) -> str:
+    """A time to wait, as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _trials_ahead(console: Console, plan: Plan, ahead: Trials) -> None:

@@ -23,6 +23,7 @@ from experiments.recording.energy import EnergyMeter
 from experiments.recording.patience import Patience, trouble_of
 from experiments.recording.recorder import Recorder, RecordInfo
 
+PART_EVERY = 5.0  # seconds after which a run tells of a part of an epoch
 LOCK_PATIENCE = 20.0  # seconds for which a run waits for another process that trains its cell
 
 
@@ -61,12 +62,17 @@ class Opened:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Progress:
-    """An epoch is done (or, at the start, `epoch` of them were by earlier attempts)."""
+    """An epoch is done (or, at the start, `epoch` of them were by earlier attempts), or a part of the next one is.
+
+    Args:
+        part: of the next epoch, below 1.
+    """
 
     epoch: int
     epochs: int
     top1_error: float | None
     seconds: float
+    part: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -153,6 +159,7 @@ class _Reporter(Callback):
 
     def __init__(self, send: Send, stop_asked: Callable[[], bool], judged_by: str) -> None:
         self._send, self._stop_asked, self._judged_by = send, stop_asked, judged_by
+        self._told = time.monotonic()
         self.notes: list[str] = []
 
     def on_start(self, training: Training) -> None:
@@ -164,13 +171,16 @@ class _Reporter(Callback):
     def on_step(self, training: Training) -> None:
         if self._stop_asked():
             raise _StopRequestedError
+        if time.monotonic() > self._told + PART_EVERY and training.step < training.steps:
+            self._report(training, training.step / training.steps)
 
     def on_epoch_end(self, training: Training) -> None:
         self._report(training)
 
-    def _report(self, training: Training) -> None:
+    def _report(self, training: Training, part: float = 0.0) -> None:
         error = training.history[-1].metrics[self._judged_by] if training.history else None
-        self._send(Progress(training.epoch, training.recipe.epochs, error, training.seconds))
+        self._send(Progress(training.epoch, training.recipe.epochs, error, training.seconds, part))
+        self._told = time.monotonic()
 
 
 def run_cell(job: Job, send: Send, stop_asked: Callable[[], bool]) -> Done | Failed | Stopped | Blocked | Busy | Lost:

@@ -56,7 +56,7 @@ def register_folder(folder: Path, wanted: str | None = None) -> list[str]:
     paths = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml") and path.is_file())
     if not paths:
         raise ValueError(f"grid_dir={folder}: it has no .yaml file")
-    if any(path.stem == wanted for path in paths):
+    if wanted is not None and (wanted in GRIDS or any(path.stem == wanted for path in paths)):
         paths = [path for path in paths if path.stem == wanted]  # a mistake in another file is no hindrance
     for path in paths:
         if path.stem in GRIDS:

@@ -47,7 +47,7 @@ def build(grid: GridData) -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
         against = "the baseline of each" if several else shown[0]["against"]
-        axes.set_xlabel(f"difference to {against} in top-1 error\n({style.POINTS}; left is better)")
+        axes.set_xlabel(f"difference to {against}\nin top-1 error ({style.POINTS}; left is better)")
         style.finish(
             figure,
             f"{plan.title} on {plan.benchmark}: effects",

@@ -199,7 +199,9 @@ class Runner:
             return
         self._retries.progressed(cell, content.epoch)
         self._display.progressed(slot, content)
-        if slot.index not in self._given_up and attempts.report(cell, trial, content):
+        if content.part or slot.index in self._given_up:
+            return
+        if attempts.report(cell, trial, content):
             self._given_up.add(slot.index)
             self._pool.stop(slot)
 

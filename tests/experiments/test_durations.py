@@ -208,6 +208,22 @@ def test_the_time_left_is_told_from_the_first_epoch_and_kept_right(
     assert watched.left() == "about 0:21 left", "it is to begin again"
 
 
+def test_a_part_of_a_long_epoch_is_shown_and_tells_the_time_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch, Durations(place.plan, place.data, place.stores))
+    display, cell = watched.display, place.plan.cells[0]
+    display.begin("study", total=1, done=0, waiting=[cell.variant.recipe], slots=SLOTS[:1])
+    display.started(SLOTS[0], cell)
+    display.progressed(SLOTS[0], Progress(0, 20, None, 0.0))
+    watched.now += 30
+    display.progressed(SLOTS[0], Progress(0, 20, None, 0.0, part=0.5))
+    # Half an epoch in 30 s: 20 epochs take 1200 s, of which 1170 s are left; 2 s have gone since.
+    assert watched.left() == "about 19:28 left"
+    told = Console(file=io.StringIO(), width=200)
+    with told.capture() as caught:
+        told.print(display._render())
+    assert "0.5/20" in caught.get()
+
+
 def test_the_time_left_is_told_at_once_where_the_record_knows_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(monkeypatch, Durations(place.plan, place.data, place.stores))
     variants = place.plan.variants

@@ -48,6 +48,15 @@ def test_a_folder_adds_its_grids_and_a_name_that_is_taken_is_refused(tmp_path: P
         register_folder(tmp_path)
 
 
+def test_a_mistake_in_a_file_is_no_hindrance_to_another_grid(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("question: [")
+    assert register_folder(tmp_path, "methods") == []
+    with pytest.raises(ValueError, match=r"broken\.yaml"):
+        register_folder(tmp_path, "unknown")
+    write(tmp_path, GOOD)
+    assert register_folder(tmp_path, "learning_rate") == ["learning_rate"]
+
+
 def test_the_command_that_goes_on_with_it_finds_it(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     plan = api.plan("learning_rate", grid_dir=tmp_path, store=tmp_path / "store").plan
