@@ -77,7 +77,7 @@ def interval_words(grid: GridData) -> str:
         return f"{told}; none below {stats.MIN_PAIRS} seeds" if min(counts) < stats.MIN_PAIRS else told
     if max(counts) == 1:
         return "one seed, no interval: too few to tell"
-    return f"mean, no interval from {_count(counts)} (dots): too few to tell"
+    return f"mean, no interval from {_count(counts)} (marks alone): too few to tell"
 
 
 def mean_words(grid: GridData) -> str:

@@ -37,7 +37,7 @@ def build(grid: GridData) -> Figure:
         detail += f"\nthe {len(shown)} largest of {len(rows)} differences"
     with style.look():
         narrow = max(len(row["variant"]) for row in shown) <= _LONG
-        figure = style.figure(style.COLUMN if narrow else style.DOUBLE, 1.45 + 0.19 * max(3, len(shown)))
+        figure = style.figure(style.COLUMN if narrow else style.DOUBLE, 1.6 + 0.19 * max(3, len(shown)))
         axes = figure.add_subplot()
         axes.axvline(0, color=style.COLOURS["plain"], linestyle=style.LINES["plain"], linewidth=1)
         for y, row in enumerate(shown):
@@ -47,7 +47,7 @@ def build(grid: GridData) -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
         against = "the baseline of each" if several else shown[0]["against"]
-        axes.set_xlabel(f"difference to {against}\nin top-1 error ({style.POINTS}; left is better)")
+        axes.set_xlabel(f"difference to {against}\nin top-1 error, {style.POINTS}\n(left is better)")
         style.finish(
             figure,
             f"{plan.title} on {plan.benchmark}: effects",

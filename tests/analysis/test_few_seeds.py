@@ -32,7 +32,7 @@ def test_no_interval_is_promised_where_none_is_drawn(name: str) -> None:
     build = catalogue.figure(name)
     assert "mean and 95 % interval, 3 seeds" in detail(build(made.grid(GRIDS[name], seeds=3)))
     two = made.grid(GRIDS[name], seeds=2)
-    assert "no interval from 2 seeds (dots): too few to tell" in detail(build(two))
+    assert "no interval from 2 seeds (marks alone): too few to tell" in detail(build(two))
     assert "95" not in detail(build(two)) and "Holm" not in detail(build(two))
     # a difference of each run, or each run's error
     assert faint(build(two)) == 2 * (len(two.plan.variants) - (name == "positions"))
