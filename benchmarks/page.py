@@ -27,7 +27,7 @@ No GPU was at hand: every figure here is from a CPU. On a machine that has one, 
 ```bash
 python -m benchmarks.training --device cuda --out benchmarks/results/training_cuda.json
 python -m benchmarks.data --device cuda --out benchmarks/results/data_cuda.json
-python -m benchmarks.input --device cuda --batch-size 256 --steps 40 --workers 16 --out benchmarks/results/input_cuda.json
+python -m benchmarks.input --device cuda --batch-size 256 --workers 16 --out benchmarks/results/input_cuda.json
 ```
 """
 

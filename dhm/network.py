@@ -1,6 +1,7 @@
 """A backbone with its side branches: one forward pass, the logits of every head."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, cast
 
 import torch
@@ -11,7 +12,7 @@ from dhm.backbones.base import seed_dropout
 from dhm.branches import SideBranch
 from dhm.recipe import Recipe
 from dhm.recompute import recomputed
-from dhm.streams import own_stream, stream
+from dhm.streams import own_stream, stream, stream_seed
 
 
 class Heads(NamedTuple):
@@ -85,12 +86,26 @@ def build_network(recipe: Recipe, *, in_channels: int, num_classes: int, seed: i
     Raises:
         ValueError: an unknown architecture, or a branch that it cannot have.
     """
-    backbone = ARCHITECTURES.get(recipe.arch).build(
-        in_channels=in_channels, num_classes=num_classes, dropout=recipe.dropout
-    )
-    names = recipe.heads[1:]
-    branches = {name: SideBranch(backbone, spec) for name, spec in zip(names, recipe.branches, strict=True)}
+    architecture = ARCHITECTURES.get(recipe.arch)
+    with _drawing(seed, "main"):
+        backbone = architecture.build(in_channels=in_channels, num_classes=num_classes, dropout=recipe.dropout)
+    branches: dict[str, SideBranch] = {}
+    for name, spec in zip(recipe.heads[1:], recipe.branches, strict=True):
+        with _drawing(seed, name):
+            branches[name] = SideBranch(backbone, spec)
     if seed is not None:
         for name, part in (("main", backbone), *branches.items()):
             backbone.initialise(part, stream(seed, "init", name))
     return BranchedNetwork(backbone, branches)
+
+
+@contextlib.contextmanager
+def _drawing(seed: int | None, head: str) -> Iterator[None]:
+    """What torch draws while a part is built follows from the seed too: an architecture may have parameters that its
+    initialisation leaves alone."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, "build", head))
+        yield

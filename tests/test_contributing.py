@@ -23,7 +23,7 @@ DRIVER = "import json, sys; from tests.pages import call; print([call(words) for
 
 def copy_of_packages(folder: Path) -> Path:
     """The packages and what tests need of them, to be changed at will."""
-    for name in ("dhm", "experiments", "analysis", "tests/engines"):
+    for name in ("dhm", "experiments", "analysis", "tests/analysis", "tests/engines"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("__init__.py", "pages.py"):
         shutil.copy(ROOT / "tests" / name, folder / "tests" / name)
@@ -57,7 +57,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert {path.name for path in write_files(PAGE, place)} == ADDED
     assert [path.name for path in write_files(METHOD, place)] == ["logit_penalty.py"], "another method is one file"
     asked = [words for page in (PAGE, METHOD) for words in commands(page) if words[0] == "python"]
-    assert len(asked) == 11
+    assert len(asked) == 12
     done = call_there(place, [[*words, *small(words)] for words in asked])
     assert done.stdout.strip().splitlines()[-1] == str([0] * len(asked)), done.stdout + done.stderr
     assert "4 passed" in done.stdout, "the pool was held to the contract"

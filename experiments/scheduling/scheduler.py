@@ -74,6 +74,12 @@ class Scheduler(Runner):
         for cell_id, record in done.items():
             checkpoint.remove(self._stores.checkpoint(cell_id, record.code))
         self.outcome.done = len(done)
+        stale = sum(record.code != self._provenance.code for record in done.values())
+        if stale:
+            self._display.say(
+                f"{stale} of the {len(done)} cells that are done were trained by other code than that which is here; they "
+                "stay as they are, and retry=stale trains them again"
+            )
         queued = set(waiting)
         for cell_id, record in self._records.items():
             if record.state == FAILED and cell_id not in queued:

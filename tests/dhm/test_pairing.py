@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dhm import checkpoint
+from dhm.backbones import Backbone
 from dhm.backbones.base import SeededDropout
 from dhm.data import RawData
 from dhm.engine import fit
@@ -261,3 +262,19 @@ def test_dropout_differs_between_heads_epochs_and_seeds() -> None:
     for other in (masks((SHALLOW, DEEP), epoch=1), masks((SHALLOW, DEEP), seed=1)):
         for head, drops in base.items():
             assert not any(torch.equal(*pair) for pair in zip(drops, other[head], strict=True))
+
+
+@pytest.mark.parametrize("recipe", ARMS.values(), ids=ARMS)
+def test_what_an_initialisation_leaves_alone_follows_from_the_seed_too(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backbone, "initialise", lambda *given: None)
+
+    def built(recipe: Recipe, seed: int) -> dict[str, Tensor]:
+        torch.rand(7)  # wherever torch's own stream stands
+        return build_network(recipe, in_channels=1, num_classes=10, seed=seed).state_dict()
+
+    first, again, other, plain = built(recipe, 0), built(recipe, 0), built(recipe, 1), built(PLAIN, 0)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert all(torch.equal(first[name], plain[name]) for name in plain), "arms share the main branch's"
+    assert not torch.equal(first["backbone.stem.0.weight"], other["backbone.stem.0.weight"])
