@@ -77,8 +77,8 @@ class Scheduler(Runner):
         stale = sum(record.code != self._provenance.code for record in done.values())
         if stale:
             self._display.say(
-                f"{stale} of the {len(done)} cells that are done were trained by other code than that which is here; they "
-                "stay as they are, and retry=stale trains them again"
+                f"{stale} of the {len(done)} cells that are done were trained by other code than that which is here; "
+                "they stay as they are, and retry=stale trains them again"
             )
         queued = set(waiting)
         for cell_id, record in self._records.items():
