@@ -111,9 +111,11 @@ class _Others:
 
     def failure(self, patience: float) -> Exception | None:
         """Why a replica has ended, or ends within so many seconds; none may before it is told to."""
-        ended = connection.wait([process.sentinel for process, _ in self._running], patience)
+        # What a replica says of its failure comes before its end, by a second or more where the machine is busy.
+        watched = [sign for process, channel in self._running for sign in (process.sentinel, channel)]
+        signs = connection.wait(watched, patience)
         for process, channel in self._running:
-            if process.sentinel not in ended:
+            if process.sentinel not in signs and channel not in signs:
                 continue
             process.join()
             told = _next(channel)
