@@ -193,9 +193,8 @@ def _parsed(argument: str) -> Override:
     if "${" in argument:
         raise ValueError(f"{argument!r}: write the value itself; nothing is filled in for ${{...}}")
     if re.fullmatch(r"-*[\w-]+", argument):
-        if argument in {field.name for field in dataclasses.fields(Settings)}:
-            raise ValueError(f"{argument!r} lacks its value: write {argument}=VALUE (--help lists settings)")
-        example = f"grid={argument}" if argument.isidentifier() else "grid=methods"
+        grid = argument.isidentifier() and argument not in {field.name for field in dataclasses.fields(Settings)}
+        example = f"grid={argument}" if grid else "grid=methods" if "-" in argument else f"{argument}=VALUE"
         raise ValueError(f"{argument!r} is no setting: write name=value, such as {example} (--help lists them)")
     try:
         override: Override = OverridesParser.create().parse_override(argument)
