@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from experiments import config, pools
+from experiments.pool import Slot, Word
 from experiments.pools import ray, slurm
+from experiments.pools.parts.agent import _Session
 from experiments.pools.parts.arrangement import Arrangement, PoolConfig
+from experiments.trial import Note, Opened, Progress
 from tests.engines.jobs import work
 
 Nodes = list[dict[str, float]]
@@ -122,3 +125,15 @@ def test_gpus_and_processors_of_a_slurm_job(words: str, gpus: int | None, cpus: 
     assert (flags["gpus_per_node"], flags["cpus_per_task"]) == (gpus, cpus)
     arranged = pools.arrange(asked, replicas)
     assert {slot.name for slot in arranged.slots} == {"slurm cpu" if gpus is None else "slurm gpu"}
+
+
+def test_a_resumed_run_that_has_a_record_has_not_got_further_by_that() -> None:
+    """Its program would have itself started again for ever, where no epoch fits into the limit."""
+    session = object.__new__(_Session)
+    session._running, session._epochs, session._unsent = {0: "cell"}, {}, []
+    slot = Slot(index=0, device="cpu", visible="")
+    for word in (Opened("run"), Note("resumed"), Progress(5, 20, 9.0, 1.0)):
+        session._hear(Word(slot, word))
+    assert session._epochs == {"cell": {5}}
+    session._hear(Word(slot, Progress(6, 20, 9.0, 2.0)))
+    assert session._epochs == {"cell": {5, 6}}

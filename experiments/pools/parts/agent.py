@@ -116,7 +116,9 @@ class _Session:
 
     def _hear(self, event: Word) -> None:
         name = self._running[event.slot.index]
-        self._epochs.setdefault(name, set()).add(getattr(event.content, "epoch", 0))
+        epoch = getattr(event.content, "epoch", None)
+        if epoch is not None:  # other words do not say how far it got
+            self._epochs.setdefault(name, set()).add(epoch)
         self._unsent.append((name, event.content))
 
     def _end(self, event: Ended) -> None:
