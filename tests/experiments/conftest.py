@@ -39,6 +39,7 @@ class Workplace:
 @pytest.fixture(autouse=True)
 def _own_grids(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget a user's grids after a test: the next one is another command."""
+    import experiments.grids  # noqa: F401  ours, which are registered once a process, are not to be forgotten
     from experiments.grid import GRIDS
 
     monkeypatch.setattr(GRIDS, "_values", dict(GRIDS._values))
