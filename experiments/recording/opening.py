@@ -27,6 +27,11 @@ class Opening:
     params: Mapping[str, str]
     run_id: str | None = None
 
+    @property
+    def attempt(self) -> int:
+        """How often the cell was started, this time included."""
+        return int(self.tags[schema.ATTEMPTS])
+
     def at(self, attempt: int, run_id: str | None) -> "Opening":
         """The same at a later attempt, with the record that the earlier ones left."""
         return dataclasses.replace(self, tags={**self.tags, schema.ATTEMPTS: str(attempt)}, run_id=run_id)

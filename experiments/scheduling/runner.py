@@ -91,6 +91,8 @@ class Runner:
 
         found = self._pool.begin(study, wanted)
         self._living = {job.cell_id: self._pool.slots[index] for index, job in found.items()}
+        # One that an engine has not begun yet has no record that tells.
+        self._attempts |= {job.cell_id: job.record.opening.attempt for job in found.values()}
 
     def _work(self, attempts: Attempts) -> None:
         """Run what waits until nothing does, or until it is told to stop."""

@@ -174,6 +174,31 @@ def test_a_run_that_dies_as_it_begins_is_started_again_in_one_record(workplace: 
     assert set(records[schema.ATTEMPTS]) == {2}
 
 
+def test_a_job_that_an_engine_had_not_begun_counts_as_an_attempt(workplace: Workplace) -> None:
+    """It was handed over by an earlier scheduler, has no record, and is lost: the next attempt is the second."""
+    handed: list[Job] = []
+
+    def die(job: Job) -> Any:
+        handed.append(job)
+        MlflowClient(workplace.uri).delete_run(workplace.records()["run_id"].iloc[-1])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        schedule(workplace, FakePool(die))
+
+    class EnginePool(FakePool):
+        def begin(self, study: str, wanted: Callable[[Any], bool]) -> dict[int, Any]:
+            assert wanted(handed[0])
+            self._events.append(Ended(self.slots[0], lost="its node was lost"))
+            return {0: handed[0]}
+
+    pool = EnginePool(lambda job: failed(schema.NOT_FINITE, "x"))
+    schedule(workplace, pool)
+    assert [job.cell_id for job in pool.started].count(handed[0].cell_id) == 1 and len(pool.started) == 9
+    attempts = workplace.records().set_index(schema.CELL_ID)[schema.ATTEMPTS]
+    assert attempts.pop(handed[0].cell_id) == 2 and set(attempts) == {1}
+
+
 def test_a_cell_whose_runs_never_come_to_a_record_has_one_that_says_so(workplace: Workplace) -> None:
     class DeadPool(FakePool):
         def start(self, slot: Slot, job: Job, log: str) -> None:
