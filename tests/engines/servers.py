@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -162,11 +162,25 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2
         lines = self("squeue", "-h", "-r", "-o", "%i %T").split("\n")
         return dict(line.split() for line in lines if line)
 
-    def suspend(self, jobs: Iterable[str]) -> None:
-        """Have jobs stand still. SLURM says that they do some seconds before their processes are stopped."""
-        for job in jobs:
-            self("scontrol", "suspend", job)
+    def suspend(self) -> None:
+        """Have the running jobs stand still. SLURM says so some seconds before their processes are stopped."""
+        self._until_none("RUNNING", "suspend")
         wait_for(lambda: all(map(_is_stopped, self._processes())), "the jobs' processes to be stopped")
+
+    def resume(self) -> None:
+        self._until_none("SUSPENDED", "resume")
+
+    def _until_none(self, state: str, command: str) -> None:
+        """One by one, and those that end meanwhile are no mistake: a job can end before its processes are stopped."""
+
+        def done() -> bool:
+            left = [job for job, now in self.jobs().items() if now == state]
+            for job in left:
+                with contextlib.suppress(subprocess.CalledProcessError):
+                    self("scontrol", command, job)
+            return not left
+
+        wait_for(done, f"no job to be {state}")
 
     def _processes(self) -> list[int]:
         keepers = [pid for name in self.NODES for pid in self._keepers(name, str(self._folder / f"spool-{name}"))]

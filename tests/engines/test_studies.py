@@ -150,15 +150,11 @@ def test_jobs_outlive_their_scheduler_and_the_next_one_finds_them(
     first.wait()
     jobs = set(slurm.jobs())
     assert jobs, "they live on"
-
-    def resume() -> None:
-        for job in jobs:
-            slurm("scontrol", "resume", job)
-
-    on_slurm.stand_still(lambda: slurm.suspend(jobs), resume)
+    on_slurm.stand_still(slurm.suspend, slurm.resume)
     second = on_slurm.start()
     wait_for(lambda: on_slurm.said().count(" to run on ") == 2, "the second scheduler")
-    resume()
+    slurm.resume()
+    assert " 0 to run on " not in on_slurm.said(), "some run still"
     seen = set(jobs)
     while second.poll() is None:
         seen |= set(slurm.jobs())
