@@ -5,11 +5,14 @@
 Runs `grid=branch_positions` on `digits` into a new folder, twice: as users do, and cell by cell in this process with
 `dhm` alone, on one thread, without a checkpoint or a record. The first tells what a study takes; the second how much
 of it is training and evaluation. The share outside training is that of the cells' own slots, from the moment at which
-a slot is given a cell to the moment at which it is free again; the study's start and end stand beside it.
+a slot is given a cell to the moment at which it is free again; the study's start and end stand beside it. Every run
+also notes when its training began, on the clock that all processes of the machine share, and how long its recorder
+held it up.
 """
 
 import argparse
 import io
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +23,7 @@ from rich.console import Console
 
 from analysis import schema, store
 from benchmarks.machine import describe, write
+from benchmarks.recording import watched_cell
 from dhm.engine import fit
 from dhm.training import Runtime
 from experiments.grid import Cell
@@ -33,7 +37,6 @@ from experiments.scheduling.options import Options
 from experiments.scheduling.scheduler import Scheduler
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
-from experiments.trial import run_cell
 
 SLOTS = 2
 
@@ -62,7 +65,7 @@ def measure(folder: Path, seeds: int) -> dict[str, Any]:
     stores = Stores(root=folder)
     began = time.perf_counter()
     stores.prepare()
-    pool = LocalPool(slots([], 1, SLOTS), run_cell)
+    pool = LocalPool(slots([], 1, SLOTS), watched_cell)
     plan, data = make_plan(Request(grid="branch_positions", seeds=seeds), stores)
     tracker = Tracker(stores)
     watch = Watch()
@@ -83,6 +86,7 @@ def measure(folder: Path, seeds: int) -> dict[str, Any]:
     ended = time.perf_counter()
     records = store.runs(tracker.uri).set_index(schema.CELL_ID)
     training: dict[Any, float] = records[schema.SECONDS].loc[list(watch.took)].to_dict()
+    notes = {cell_id: json.loads(stores.lock(cell_id).with_suffix(".notes").read_text()) for cell_id in watch.took}
     in_slots, in_training = sum(watch.took.values()), sum(training.values())
     return {
         "cells": len(plan.cells),
@@ -91,6 +95,9 @@ def measure(folder: Path, seeds: int) -> dict[str, Any]:
         "cell_s": median(watch.took.values()),
         "cell_training_s": median(training.values()),
         "cell_outside_training_s": median(watch.took[cell_id] - training[cell_id] for cell_id in watch.took),
+        "first_step_s": median(notes[cell_id]["began"] - watch.begun[cell_id] for cell_id in watch.took),
+        "tracking_s": median(noted["tracking"] for noted in notes.values()),
+        "share_tracking": sum(noted["tracking"] for noted in notes.values()) / in_slots,
         "share_outside_training": 1 - in_training / in_slots,
         "alone_training_s": median(fit(cell.variant.recipe, cell.seed, Runtime()).seconds for cell in plan.cells),
     }

@@ -219,7 +219,12 @@ def _train(job: Job, send: Send, stop_asked: Callable[[], bool]) -> float:
     error = recorder.complete(job.judged_by)
     if error is None:
         reporter = _Reporter(send, stop_asked, job.judged_by)
-        result = fit(job.recipe, job.seed, job.runtime, (recorder, reporter, EnergyMeter(), *job.callbacks))
+        try:
+            result = fit(job.recipe, job.seed, job.runtime, (recorder, reporter, EnergyMeter(), *job.callbacks))
+        except Exception:
+            with contextlib.suppress(Exception):  # what ends the run is what is told
+                recorder.leave()
+            raise
         recorder.finish(result, reporter.notes)
         error = result.history[-1].metrics[job.judged_by]
     if job.runtime.checkpoint is not None:

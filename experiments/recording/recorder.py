@@ -1,5 +1,5 @@
-"""What a run writes to MLflow: the beginning of its record, one batch of metrics an epoch, its readings and artifacts
-at the end."""
+"""What a run writes to MLflow: the beginning of its record, one batch of metrics an epoch (or one for several that are
+over within a second), its readings and artifacts at the end."""
 
 import contextlib
 import dataclasses
@@ -24,6 +24,9 @@ from experiments.recording.opening import Opening, create, own, records, reopen
 from experiments.recording.patience import FIRST_PAUSE, LONGEST_PAUSE, Patience, Patient, trouble_of
 from experiments.recording.provenance import numerics
 from experiments.recording.tracking import quieten
+
+TOGETHER = 1.0  # seconds: epochs that end within them are written in one batch, which costs little more than one
+BATCH = 1000  # metrics that MLflow takes at once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,7 @@ class Recorder(Callback):
         self._earlier: Run | None = None
         self._on_gpu = False
         self._there: set[int] = set()
+        self._history: Sequence[EpochRecord] = ()
         self._pause, self._next_try = 0.0, 0.0
 
     def open(self, *, shared: bool) -> bool:
@@ -93,22 +97,27 @@ class Recorder(Callback):
         """Write what it is that begins, and learn which epochs the store has; they may be more than the checkpoint's,
         where the newest one was damaged."""
         self._on_gpu = training.device.type == "cuda"
+        self._history = training.history
         self._describe(training)
         if self._earlier is not None:
             points = self._client.get_metric_history(self.run_id, schema.TRAIN_LOSS)
             self._there = {point.step for point in points}
-        self._fill(training.history)
+        self._fill()
 
     def on_epoch_end(self, training: Training) -> None:
-        """One batch an epoch."""
-        self._fill(training.history)
+        """Write the epoch, or leave it to the next batch."""
+        if time.monotonic() >= self._next_try:
+            self._fill()
 
-    def _fill(self, history: Sequence[EpochRecord]) -> None:
+    def leave(self) -> None:
+        """Write what waits for the next batch, where there will be none; unless the store is away."""
+        if not self._pause:
+            self._fill()
+
+    def _fill(self) -> None:
         """Write the epochs that the store lacks, unless it is away."""
-        if time.monotonic() < self._next_try:
-            return
         try:
-            self._write(history, self._direct)
+            self._write(self._history, self._direct)
         except Exception as error:
             trouble = trouble_of(error)
             if trouble is None or not trouble.passing:
@@ -118,15 +127,21 @@ class Recorder(Callback):
             self._pause = min(2 * self._pause or FIRST_PAUSE, LONGEST_PAUSE)
             self._next_try = time.monotonic() + self._pause
         else:
-            self._pause = 0.0
+            self._pause, self._next_try = 0.0, time.monotonic() + TOGETHER
 
     def _write(self, history: Sequence[EpochRecord], client: Any) -> None:
-        for record in history:
-            if record.epoch not in self._there:
-                stamp = int(record.time * 1000)
-                metrics = [Metric(name, value, stamp, record.epoch) for name, value in record.metrics.items()]
-                client.log_batch(self.run_id, metrics=metrics)
-                self._there.add(record.epoch)
+        lacking = [record for record in history if record.epoch not in self._there]
+        # An epoch is written whole or not at all.
+        at_once = max(1, BATCH // max((len(record.metrics) for record in lacking), default=1))
+        for start in range(0, len(lacking), at_once):
+            records = lacking[start : start + at_once]
+            metrics = [
+                Metric(name, value, int(record.time * 1000), record.epoch)
+                for record in records
+                for name, value in record.metrics.items()
+            ]
+            client.log_batch(self.run_id, metrics=metrics)
+            self._there.update(record.epoch for record in records)
 
     def finish(self, result: Result, notes: list[str]) -> None:
         """Write the artifacts and the readings, and close the record."""

@@ -59,8 +59,15 @@ def released_curve(recipe: Recipe, epochs: int) -> list[dict[str, float]]:
     return found
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("runtime", [Runtime(), Runtime(channels_last=True)], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize(
+    ("method", "runtime"),
+    [
+        *((method, Runtime()) for method in METHODS),
+        *((method, Runtime(channels_last=True)) for method in METHODS),
+        ("dhm", Runtime(channels_last=True, compile=True)),  # half a minute
+    ],
+    ids=str,
+)
 def test_the_curve_is_that_of_the_plain_implementation(method: str, runtime: Runtime) -> None:
     recipe = recipe_of(method)
     ours, theirs = curve(recipe, 2, runtime), released_curve(recipe, 2)

@@ -9,6 +9,7 @@ import pytest
 from experiments import config, pools
 from experiments.pool import Slot, Word
 from experiments.pools import ray, slurm
+from experiments.pools.parts import agent
 from experiments.pools.parts.agent import _Session
 from experiments.pools.parts.arrangement import Arrangement, PoolConfig
 from experiments.trial import Note, Opened, Progress
@@ -127,13 +128,33 @@ def test_gpus_and_processors_of_a_slurm_job(words: str, gpus: int | None, cpus: 
     assert {slot.name for slot in arranged.slots} == {"slurm cpu" if gpus is None else "slurm gpu"}
 
 
+def session_of_one() -> _Session:
+    """An agent's session with one run in its slot, as far as hearing goes."""
+    session = object.__new__(_Session)
+    session._running, session._epochs, session._told, session._unsent = {0: "cell"}, {}, {}, []
+    return session
+
+
+SLOT = Slot(index=0, device="cpu", visible="")
+
+
 def test_a_resumed_run_that_has_a_record_has_not_got_further_by_that() -> None:
     """Its program would have itself started again for ever, where no epoch fits into the limit."""
-    session = object.__new__(_Session)
-    session._running, session._epochs, session._unsent = {0: "cell"}, {}, []
-    slot = Slot(index=0, device="cpu", visible="")
+    session = session_of_one()
     for word in (Opened("run"), Note("resumed"), Progress(5, 20, 9.0, 1.0)):
-        session._hear(Word(slot, word))
+        session._hear(Word(SLOT, word))
     assert session._epochs == {"cell": {5}}
-    session._hear(Word(slot, Progress(6, 20, 9.0, 2.0)))
+    session._hear(Word(SLOT, Progress(6, 20, 9.0, 2.0)))
     assert session._epochs == {"cell": {5, 6}}
+
+
+def test_an_engine_is_told_of_every_epoch_and_of_few_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each word is a file in the shared folder."""
+    now = 0.0
+    monkeypatch.setattr(agent.time, "monotonic", lambda: now)
+    session = session_of_one()
+    words = [(0, 0.0), *((0, part / 10) for part in range(1, 10)), (1, 0.0), (2, 0.0), (2, 0.1), (2, 0.9)]
+    for now, (epoch, part) in zip(range(100, 1000, 10), words, strict=False):  # noqa: B007  # it is the clock
+        session._hear(Word(SLOT, Progress(epoch, 20, 9.0, 1.0, part)))
+    told = [(word.epoch, word.part) for _, word in session._unsent]
+    assert told == [(0, 0.0), (0, 0.3), (0, 0.6), (0, 0.9), (1, 0.0), (2, 0.0)]

@@ -17,6 +17,7 @@ from experiments.pools.local import LocalPool
 from experiments.pools.parts.mailbox import Began, Mailbox, Over
 
 TICK = 0.2  # seconds between looks at the mailbox
+PART_EVERY = 30.0  # seconds between words on parts of an epoch: each is a file, and a thousand runs share the folder
 PATIENCE = 600.0  # seconds for which the last word waits for a folder that is away
 
 
@@ -61,6 +62,7 @@ class _Session:
         self._running: dict[int, str] = {}
         self._asked: set[str] = set()
         self._epochs: dict[str, set[int]] = {}
+        self._told: dict[str, float] = {}
         self._unsent: list[tuple[str, Any]] = []
         self._leaving = self._again = False
         with contextlib.suppress(ValueError):  # not in the main thread: an engine without signals
@@ -119,6 +121,9 @@ class _Session:
         epoch = getattr(event.content, "epoch", None)
         if epoch is not None:  # other words do not say how far it got
             self._epochs.setdefault(name, set()).add(epoch)
+            if getattr(event.content, "part", 0) and time.monotonic() < self._told.get(name, 0.0) + PART_EVERY:
+                return
+            self._told[name] = time.monotonic()
         self._unsent.append((name, event.content))
 
     def _end(self, event: Ended) -> None:

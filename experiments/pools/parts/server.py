@@ -19,6 +19,7 @@ PRELOAD = [
     "mlflow",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.artifact.local_artifact_repo",
+    "sqlalchemy.dialects.sqlite",
     "experiments.scheduling.preflight",
 ]
 
