@@ -1,6 +1,6 @@
 # Every target sets up what it needs, once, in .venv; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-faults test-engines check format ui report notebooks docs screenshots bench clean
+.PHONY: help setup run test test-slow test-faults test-engines check format ui report notebooks docs screenshots bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -20,6 +20,8 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@$(BIN)/python -m pip install --quiet --editable '.[dev]' 2>$(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }
 	@touch $@
+
+setup: $(READY) ## make the virtual environment, which every other target does by itself
 
 run: $(READY) ## ablate branch positions on the embedded benchmark, then build tables and figures (GRID=..., ARGS=...)
 	$(BIN)/python -m experiments.run grid=$(or $(GRID),branch_positions) $(ARGS)

@@ -19,7 +19,8 @@ from experiments.stores import Stores
 
 ELSEWHERE = "elsewhere"
 STALE = "stale"
-STATES = ("done", "failed", STALE, ELSEWHERE, "missing")
+FAILED, MISSING = "failed", "missing"
+STATES = ("done", FAILED, STALE, ELSEWHERE, MISSING)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class Forecast:
     @property
     def seconds(self) -> float:
         """Until all that is missing is trained; not a number where that cannot be told yet."""
-        return makespan((each.seconds for each in self.variants for _ in range(each.count("missing"))), self.slots)
+        return makespan((each.seconds for each in self.variants for _ in range(each.count(MISSING))), self.slots)
 
     def document(self) -> dict[str, Any]:
         """For scripts; what cannot be told yet is none."""
@@ -127,8 +128,14 @@ def trials_ahead(plan: Plan, search: Search, stores: Stores) -> Trials:
     return Trials(search=search, counts=counts, selection=None if counts[coverage.MISSING] else selection)
 
 
-def forecast(plan: Plan, data: DataSet, trials: Trials | None, stores: Stores, *, slots: int) -> Forecast:
-    """What a plan would take. Reads the store if there is one."""
+def forecast(
+    plan: Plan, data: DataSet, trials: Trials | None, stores: Stores, *, slots: int, retry: str | None = None
+) -> Forecast:
+    """What a plan would take. Reads the store if there is one.
+
+    Args:
+        retry: which cells that have a record are to be made anew, and so are missing: `failed`, `stale`, or none.
+    """
     try:
         runs = store.runs(stores.tracking_uri)
     except store.StoreError:
@@ -144,7 +151,8 @@ def forecast(plan: Plan, data: DataSet, trials: Trials | None, stores: Stores, *
     seconds = durations.expected()
     states: dict[str, dict[int, str]] = {variant.name: {} for variant in plan.variants}
     for cell in plan.cells:
-        states[cell.variant.name][cell.seed] = _state(found, elsewhere, cell.cell_id, code)
+        state = _state(found, elsewhere, cell.cell_id, code)
+        states[cell.variant.name][cell.seed] = MISSING if state == retry else state
     variants = [
         VariantForecast(
             variant=variant,
@@ -162,7 +170,7 @@ def _state(found: dict[str, records.CellRecord], elsewhere: set[str], cell_id: s
     if cell_id in elsewhere:
         return ELSEWHERE
     if record is None or record.state not in (records.DONE, records.FAILED):
-        return "missing"
+        return MISSING
     if record.state == records.FAILED:
-        return "failed"
+        return FAILED
     return "done" if record.code == code else STALE

@@ -207,7 +207,10 @@ class Grid:
         baselines = [point for point in points.values() if agrees(point, self.baseline)]
         if not baselines:
             marks = ", ".join(f"{name}={level}" for name, level in self.baseline.items())
-            raise ValueError(f"grid {self.name!r} has no point with its baseline's levels ({marks})")
+            raise ValueError(
+                f"grid {self.name!r} has no point with its baseline's levels ({marks}): every other one is compared "
+                "with it, so keep these levels among the factors'"
+            )
         variants = []
         for recipe, point in points.items():
             is_baseline = any(point is baseline for baseline in baselines)

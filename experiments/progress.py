@@ -65,6 +65,7 @@ class Display:
         self._noun = "cells"
         self._begun = self._next_picture = self._next_estimate = 0.0
         self._end = math.nan
+        self._said: set[str] = set()
 
     def proven(self, seconds: float) -> None:
         """One step of each arm was made first, and went well."""
@@ -141,6 +142,12 @@ class Display:
     def say(self, text: str) -> None:
         """Something that whoever watches should know."""
         self._console.print(escape(text), highlight=False, soft_wrap=True)
+
+    def say_once(self, text: str) -> None:
+        """The same, unless it was said already: a study that grows is looked at several times."""
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
 
     def ended(self, slot: Slot, cell: Cell, outcome: Any, lost: str | None) -> None:
         """A cell has left its slot.

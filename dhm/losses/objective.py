@@ -47,7 +47,7 @@ def objective(heads: Heads, labels: Tensor, recipe: Recipe, step: Step | None = 
             if len(step.heads) == 1:
                 continue
         with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
-            part = TERMS.get(name)(logits, labels, step)
+            part = _checked(name, TERMS.get(name)(logits, labels, step))
         if weight != 0:
             total = (part.values if part.scale is None else part.values * part.scale).sum()
             weighted.append(total if weight == 1 else weight * total)
@@ -55,6 +55,20 @@ def objective(heads: Heads, labels: Tensor, recipe: Recipe, step: Step | None = 
     names = tuple(name for part in parts for name in part.names)
     values = torch.cat([part.values for part in parts]).detach()
     return Loss(functools.reduce(torch.add, weighted), Terms(names, values))
+
+
+def _checked(name: str, part: Terms) -> Terms:
+    """What a term returned, if it is what a term is to return. A ValueError otherwise."""
+    if isinstance(part, Terms) and isinstance(part.values, Tensor) and part.values.shape == (len(part.names),):
+        return part
+    found = type(part).__name__
+    if isinstance(part, Terms):
+        shape = tuple(part.values.shape) if isinstance(part.values, Tensor) else type(part.values).__name__
+        found = f"{len(part.names)} name(s) and values of {shape}"
+    raise ValueError(
+        f"loss term {name!r} is to return Terms(names, values) with one value a name, each a mean over the batch; "
+        f"it returned {found}: see of_each_head in dhm/losses/base.py"
+    )
 
 
 @functools.cache

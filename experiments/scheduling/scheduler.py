@@ -76,8 +76,8 @@ class Scheduler(Runner):
         self.outcome.done = len(done)
         stale = sum(record.code != self._provenance.code for record in done.values())
         if stale:
-            self._display.say(
-                f"{stale} of the {len(done)} cells that are done were trained by other code than that which is here; "
+            self._display.say_once(
+                f"{stale} of the cells that are done were trained by other code than that which is here; "
                 "they stay as they are, and retry=stale trains them again"
             )
         queued = set(waiting)

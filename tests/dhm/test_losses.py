@@ -261,6 +261,23 @@ def test_a_term_that_is_asked_for_twice_is_refused(terms: tuple[str, ...]) -> No
         losses.weights(wanted)
 
 
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (torch.ones(2), "it returned Tensor"),
+        (Terms(("own/main", "own/side1"), torch.ones(2, 4)), r"it returned 2 name\(s\) and values of \(2, 4\)"),
+        (Terms(("own/main",), torch.tensor(1.0)), r"it returned 1 name\(s\) and values of \(\)"),
+    ],
+)
+def test_a_term_that_returns_something_else_is_told_what_to_return(
+    monkeypatch: pytest.MonkeyPatch, returned: object, told: str
+) -> None:
+    monkeypatch.setattr(TERMS, "_values", {**TERMS._values, "own": lambda logits, labels, step: returned})
+    values, labels = draw(2, 2)
+    with pytest.raises(ValueError, match=rf"loss term 'own' is to return Terms\(names, values\) .*{told}"):
+        objective(as_heads(values), torch.from_numpy(labels), recipe(2, None, TermSpec(name="own")))
+
+
 def test_an_unknown_term_is_refused_with_the_names_that_there_are() -> None:
     with pytest.raises(
         ValueError, match=r"unknown loss term 'mimik'\. Did you mean 'mimic'\? Choose one of: ce, .*mimic"

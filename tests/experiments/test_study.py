@@ -303,9 +303,12 @@ def test_cells_that_other_code_made_are_refused_a_table_and_made_again_when_aske
     client.set_tag(old, schema.CODE, "other")
     assert workplace.run("grid=methods", "seeds=1", "plan=true") == 0
     assert "2 done, 0 failed, 1 done by other code (retry=stale" in capsys.readouterr().out
+    assert workplace.run("grid=methods", "seeds=1", "plan=true", "retry=stale") == 0
+    assert "2 done, 0 failed, 1 missing" in capsys.readouterr().out
     assert workplace.run("grid=methods", "seeds=1") == 1
     shown = " ".join(capsys.readouterr().out.split())
-    assert "2 codes" in shown and "retry=stale" in shown
+    assert "2 codes" in shown and "1 of the cells that are done were trained by other code" in shown
+    assert "retry=stale trains them again" in shown
     assert workplace.run("grid=methods", "seeds=1", "retry=stale") == 0
     assert "3 of 3 cells done (1 trained now)" in capsys.readouterr().out
     frame = workplace.records()
