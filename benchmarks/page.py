@@ -48,34 +48,29 @@ class Section:
     rows: Callable[[dict[str, Any]], Rows]
 
 
-def _training(found: dict[str, Any]) -> Rows:
+def _arms(found: dict[str, Any]) -> Iterator[tuple[Sequence[str], dict[str, Any]]]:
+    """The first columns of every arm that was held against the released way, and what was measured of it."""
     for arch, setting in found["settings"].items():
         for name, arm in setting["arms"].items():
             low, high = arm["ratio_range"]
-            yield (
-                arch,
-                f"{setting['batch_size']}",
-                name,
-                f"{arm['images_per_s']:,.1f}",
-                f"{arm['ratio']:.2f} ({low:.2f} to {high:.2f})",
-                f"{arm['peak_mib']:,.0f}",
-                f"{arm['compile_s']:.0f}" if "compile_s" in arm else "",
-            )
+            ratio = f"{arm['ratio']:.2f} ({low:.2f} to {high:.2f})"
+            yield (arch, f"{setting['batch_size']}", name, f"{arm['images_per_s']:,.1f}", ratio), arm
+
+
+ARMS = ("network", "batch", "way", "images/s", "times the released way")
+
+
+def _training(found: dict[str, Any]) -> Rows:
+    for columns, arm in _arms(found):
+        yield *columns, f"{arm['peak_mib']:,.0f}", f"{arm['compile_s']:.0f}" if "compile_s" in arm else ""
 
 
 def _epoch(found: dict[str, Any]) -> Rows:
-    for arch, setting in found["settings"].items():
-        for name, arm in setting["arms"].items():
-            low, high = arm["ratio_range"]
-            yield (
-                arch,
-                f"{setting['batch_size']}",
-                name,
-                f"{arm['images_per_s']:,.1f}",
-                f"{arm['ratio']:.2f} ({low:.2f} to {high:.2f})",
-                f"{arm['tracking_ms']:.0f}" if "tracking_ms" in arm else "",
-                f"{100 * arm['tracking_share']:.3f} %" if "tracking_share" in arm else "",
-            )
+    for columns, arm in _arms(found):
+        if "tracking_ms" in arm:
+            yield *columns, f"{arm['tracking_ms']:.0f}", f"{100 * arm['tracking_share']:.3f} %"
+        else:
+            yield *columns, "", ""
 
 
 def _data(found: dict[str, Any]) -> Rows:
@@ -192,7 +187,7 @@ SECTIONS = {
         "that took turns in one process, and the range over rounds. Memory: the peak of a process of two steps, less\n"
         "what it had before, a compiler's own included. `channels_last` is `pool.channels_last=true`, `compile` is\n"
         "`pool.compile=true`, `recompute` is `pool.recompute=true`, and bf16 is `precision=bf16`.",
-        header=("network", "batch", "way", "images/s", "times the released way", "peak MiB", "compiling, s"),
+        header=(*ARMS, "peak MiB", "compiling, s"),
         rows=_training,
     ),
     "epoch": Section(
@@ -200,15 +195,7 @@ SECTIONS = {
         text="As above, but whole epochs: the released way starts its DataLoader's workers, has the host read every\n"
         "term at every step and prints; ours writes its metrics into MLflow. Epochs are of 3,200 images (ResNet-32)\n"
         "and 128 (WRN-16-8); tracking's share is that of an epoch of 50,000.",
-        header=(
-            "network",
-            "batch",
-            "way",
-            "images/s",
-            "times the released way",
-            "tracking, ms an epoch",
-            "share of an epoch of CIFAR-100",
-        ),
+        header=(*ARMS, "tracking, ms an epoch", "share of an epoch of CIFAR-100"),
         rows=_epoch,
     ),
     "overhead": Section(
