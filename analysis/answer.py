@@ -4,20 +4,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis import stats
+from analysis import power, stats
 from analysis.tables.comparison import span
 from analysis.tables.table import number
 
 _NAMED = 3  # arms that a sentence names
 
 
-def answer(arms: Sequence[Mapping[str, Any]], places: int, seeds: int) -> str:
+def answer(arms: Sequence[Mapping[str, Any]], places: int, seeds: int, *, grown: bool = False) -> str:
     """Return two sentences; nothing where there are too few seeds for a verdict.
 
     Args:
         arms: rows of `analysis.effects.effects` that are compared with a baseline.
         places: decimals of an error.
         seeds: how many the grid has.
+        grown: whether seeds were added look by look; power is that of a fixed number of them, so none is told.
     """
     told = sorted((row for row in arms if not math.isnan(row["low"])), key=lambda row: float(row["difference"]))
     if not told:
@@ -25,7 +26,7 @@ def answer(arms: Sequence[Mapping[str, Any]], places: int, seeds: int) -> str:
     better = [row for row in told if row["verdict"] == stats.BETTER]
     worse = [row for row in reversed(told) if row["verdict"] == stats.WORSE]
     if not better and not worse:
-        return f"{_none(told)} {_chance(told, places, seeds)}"
+        return f"{_none(told)} {_chance(told, places, 0 if grown else seeds)}"
     first = ", and ".join(
         f"{_named(rows)} {'is' if len(rows) == 1 else 'are'} {verdict} than {_baseline(rows)}"
         for rows, verdict in ((better, stats.BETTER), (worse, stats.WORSE))
@@ -41,12 +42,16 @@ def _none(arms: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _chance(arms: Sequence[Mapping[str, Any]], places: int, seeds: int) -> str:
-    """What was seen, and what could have been."""
+    """What was seen, and what so many seeds could have shown; that is what the table's caption says of them."""
     most = max(arms, key=lambda row: abs(row["difference"]))
-    reach = sorted((row["high"] - row["low"]) / 2 for row in arms)[len(arms) // 2]
+    seen = f"The largest difference seen, {number(most['difference'], places, signed=True)} points of {most['variant']}"
+    reach = [power.detectable(row["sd_difference"], int(row["pairs"])) for row in arms] if seeds else []
+    least = min((difference for difference in reach if not math.isnan(difference)), default=math.nan)
+    if math.isnan(least):
+        return f"{seen}, may be chance."
     return (
-        f"The largest difference seen, {number(most['difference'], places, signed=True)} points of {most['variant']}, "
-        f"may be chance: {seeds} seeds cannot show much less than {number(reach, places)} points."
+        f"{seen}, may be chance: {seeds} seeds miss {100 * (1 - power.POWER):.0f} % of true differences of "
+        f"{number(least, places)} points, and more of smaller ones."
     )
 
 

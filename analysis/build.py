@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -59,7 +60,7 @@ def build(
         )
     unknown = set(plan_ids or ()) - {plan.plan_id for plan in plans}
     if unknown:
-        known = ", ".join(f"{plan.plan_id} ({plan.experiment})" for plan in plans)
+        known = ", ".join(f"{plan.plan_id} ({plan.words})" for plan in plans)
         raise ValueError(f"no plan {', '.join(sorted(unknown))}; there are {known}")
     runs = store.runs(uri)
     grids = [GridData(plan=plan, runs=_own(runs, plan), allow_incomplete=allow_incomplete) for plan in plans]
@@ -82,8 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="make again what has not changed, too")
     parser.add_argument("--report", action="store_true", help="also all of it in one page to mail: report.html")
     parser.add_argument("--quiet", action="store_true", default=bool(os.environ.get("DHM_QUIET")))
-    options = parser.parse_args(arguments)
-    if Path(options.store).is_dir():
+    given = sys.argv[1:] if arguments is None else arguments
+    # `store=DIR`, as the other commands have it.
+    options = parser.parse_args([f"--{word}" if re.match(r"(store|out|plan)=", word) else word for word in given])
+    if "://" not in options.store:
         options.store = f"sqlite:///{Path(options.store) / 'mlflow.db'}"
     try:
         how = {"allow_incomplete": options.allow_incomplete, "everything": options.all}
@@ -143,7 +146,7 @@ def _build_grid(uri: str, grid: GridData, directory: Path, memory: Memory) -> Bu
         whole = replace(grid, curves=curves, trials=trials(uri, plan), topologies=networks)
     except IncompleteError as error:
         left = f" Files in {directory} are of an earlier build." if directory.is_dir() else ""
-        refusals.append(f"{plan.experiment}: {error}{left}")
+        refusals.append(f"{plan.words}: {error}{left}")
     else:
         made_of = inputs.of_grid(whole)
         makers = [(name, partial(_make_table, whole, name)) for name in needs.tables]
@@ -152,7 +155,7 @@ def _build_grid(uri: str, grid: GridData, directory: Path, memory: Memory) -> Bu
             try:
                 found, anew = memory.made(directory / name, made_of, make)
             except ValueError as error:
-                refusals.append(f"{plan.experiment}: {error}")
+                refusals.append(f"{plan.words}: {error}")
             else:
                 paths += found
                 kept += 0 if anew else len(found)

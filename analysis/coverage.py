@@ -56,7 +56,7 @@ def sentence(plan: Plan, frame: pd.DataFrame) -> str:
     for why, words in (("code", "made by earlier code"), ("recipe", "made under another recipe")):
         stale = int(((frame["state"] == STALE) & (frame["why"] == why)).sum())
         told += f"; {stale} of them {words}" if stale else ""
-    return f"{plan.experiment}: {told}."
+    return f"{plan.words}: {told}."
 
 
 def _judge(plan: Plan, recipe_id: str, record: dict[str, Any]) -> tuple[str, str]:

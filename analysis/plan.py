@@ -92,6 +92,11 @@ class Plan:
         return tuple(variant.name for variant in self.variants)
 
     @property
+    def words(self) -> str:
+        """The plan for a person: its experiment, and what tells it from other plans of the grid."""
+        return f"{self.experiment} ({' '.join(self.overrides)})" if self.overrides else self.experiment
+
+    @property
     def ordered(self) -> tuple[VariantRecord, ...]:
         """The variants in the grid's order, baselines first."""
         first = {self.baseline}

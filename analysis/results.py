@@ -3,7 +3,7 @@
 import base64
 import io
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ class Note:
     text: str
     absent: bool = False
 
+    def __str__(self) -> str:
+        return self.text
+
     def _repr_mimebundle_(self, **_: Any) -> Bundle:
         return {"text/markdown": self.text, "text/plain": self.text}, {ABSENT: True} if self.absent else {}
 
@@ -37,9 +40,16 @@ class Note:
 class Picture:
     """A figure as an image, with its words for who cannot see it. `width` in pixels."""
 
-    png: bytes
+    png: bytes = field(repr=False)
     words: str
     width: int
+
+    def __str__(self) -> str:
+        return f"{self.words} (an image: save(FILE) keeps it)"
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a PNG file."""
+        Path(path).write_bytes(self.png)
 
     def _repr_mimebundle_(self, **_: Any) -> Bundle:
         image = base64.b64encode(self.png).decode()
@@ -126,10 +136,13 @@ class Result:
         return Note(told)._repr_mimebundle_()
 
 
-def load(grid: str, benchmark: str = "digits", *, command: str = "", uri: str = "") -> Result | Absent:
+def load(
+    grid: str, benchmark: str = "digits", *, plan_id: str = "", command: str = "", uri: str = ""
+) -> Result | Absent:
     """Find what is recorded of a grid: of its own recipe if that was run, else of the latest change of it.
 
     Args:
+        plan_id: which plan, where other recipes or levels of the grid were run as well.
         command: what to type to have it, where that is more than the grid's name.
         uri: tracking store; the repository's own by default, or that of MLFLOW_TRACKING_URI.
     """
@@ -137,7 +150,8 @@ def load(grid: str, benchmark: str = "digits", *, command: str = "", uri: str = 
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or build.STORE.replace("///", f"///{root}/")
     try:
         found = [plan for plan in store.plans(uri) if (plan.grid, plan.benchmark) == (grid, benchmark)]
-    except store.StoreError:
+        found = [plan for plan in found if plan_id in ("", plan.plan_id)]
+    except store.NoStoreError:
         found = []
     if not found:
         words = "" if benchmark == "digits" else f" benchmark={benchmark} data.root=DIR"

@@ -32,7 +32,7 @@ def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -
         told.append(f"NOT COMPLETE: {' '.join(grid.remarks)}")
     places = decimals(row["sd"] for row in rows)
     arms = [row for row in rows if row["against"] is not None]
-    told += filter(None, [answer(arms, places, len(plan.seeds))])
+    told += filter(None, [answer(arms, places, len(plan.seeds), grown=bool(plan.looks))])
     for row in rows:
         if row["against"] is None:
             told.append(f"Baseline {row['variant']}: {spread(row['mean'], row['sd'], places)} % top-1 error.")

@@ -92,7 +92,8 @@ def record_info(root: Path, name: str) -> RecordInfo:
     stores.prepare()
     client = MlflowClient(tracking_uri=stores.tracking_uri)
     found = client.get_experiment_by_name("benchmark")
-    experiment_id = client.create_experiment("benchmark") if found is None else found.experiment_id
+    location = stores.artifacts.resolve().as_uri()
+    experiment_id = client.create_experiment("benchmark", location) if found is None else found.experiment_id
     tags = {schema.CELL_ID: name, schema.PLAN: "benchmark", schema.ATTEMPTS: "1", schema.CODE: "none"}
     return RecordInfo(
         tracking_uri=stores.tracking_uri,

@@ -8,6 +8,7 @@
 KIND is any of these; without one, all. A discarded run that holds a result goes only where its id is given:
 
   runs=ID,ID    these discarded runs, for good
+  plan=ID       a plan that is not wanted any more: off the record, its runs into MLflow's bin
   store=DIR     which store (results/store)
 
 Exit codes: 0 done, or nothing to do; 1 not confirmed; 2 a mistake.
@@ -23,6 +24,7 @@ from experiments.stores import Stores
 from experiments.words import CommandLine, megabytes, tell_mistake
 
 if TYPE_CHECKING:
+    from analysis.plan import Plan
     from experiments.survey import Rubbish, Survey
 
 KINDS = ("checkpoints", "cache", "journals", "discarded")
@@ -32,7 +34,7 @@ COMMAND = CommandLine(
     "experiments.clean",
     __doc__,
     words="[KIND ...]",
-    settings={"store": "results/store", "runs": None},
+    settings={"store": "results/store", "runs": None, "plan": None},
     options={"yes": "do not ask"},
 )
 
@@ -45,11 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if word not in KINDS:
                 raise unknown("kind", word, KINDS)
         # Seconds to import, for which help and a mistake need not wait.
-        from experiments.recording.tracking import purge  # noqa: PLC0415
+        from experiments.recording.tracking import forget, purge  # noqa: PLC0415
         from experiments.survey import Survey  # noqa: PLC0415
 
         stores = Stores(root=Path(settings["store"]))
         survey = Survey(stores)
+        if settings["plan"] is not None:
+            plan = _plan(survey, settings["plan"])
+            if not settings["yes"] and not _confirmed():
+                print("nothing was removed")
+                return 1
+            count = forget(stores, plan)
+            print(f"forgotten; {count} run(s) are in MLflow's bin. What nobody needs now: python -m experiments.clean")
+            return 0
         ids = [] if settings["runs"] is None else settings["runs"].split(",")
         # Who names runs and no kind means these runs.
         chosen = _chosen(survey, words or ([] if ids else KINDS), ids)
@@ -72,6 +82,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (ValueError, OSError) as error:
         return tell_mistake(error)
+
+
+def _plan(survey: "Survey", plan_id: str) -> "Plan":
+    """A plan that can be forgotten; shows what it is."""
+    found = {state.plan.plan_id: state for state in survey.plans}
+    if plan_id not in found:
+        raise unknown("plan", plan_id, found)
+    state = found[plan_id]
+    if state.running:
+        raise ValueError(f"plan={plan_id}: a scheduler is at work on it; stop it first")
+    counted = ", ".join(f"{count} {word}" for word, count in state.cells.items() if count)
+    print(f"plan {plan_id}, {state.plan.words}: {counted}")
+    return state.plan
 
 
 def _chosen(survey: "Survey", kinds: Sequence[str], ids: Sequence[str]) -> "list[Rubbish]":
@@ -104,7 +127,7 @@ def _show(chosen: "Sequence[Rubbish]") -> None:
 def _confirmed() -> bool:
     if not sys.stdin.isatty():
         raise ValueError("nothing was removed: there is nobody to ask; give --yes to remove it")
-    return input("Remove all of this? [y/N] ").strip().lower() in ("y", "yes")
+    return input("Remove this? [y/N] ").strip().lower() in ("y", "yes")
 
 
 if __name__ == "__main__":

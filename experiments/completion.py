@@ -99,7 +99,8 @@ def choices(words: Sequence[str]) -> list[str]:
     if equals:
         found = [f"{name}={value}" for value in _values(name, given)]
     else:
-        names = [*_settings(given.get("pool", "local")), *(f"factors.{name}" for name in FACTORS)]
+        of_factors = [f"{part}.{name}" for part in ("factors", "baseline") for name in FACTORS]
+        names = [*_settings(given.get("pool", "local")), *of_factors]
         level = begun.count(".") + 1
         parts = [(setting.split(".")[:level], setting) for setting in names]
         found = [setting + "=" if ".".join(part) == setting else ".".join(part) + "." for part, setting in parts]
@@ -117,7 +118,7 @@ def _values(name: str, given: dict[str, str]) -> Sequence[str]:
 
 
 def _settings(pool: str) -> list[str]:
-    names = [name for name, _ in _leaves(config.Settings) if name not in ("defaults", "factors")]
+    names = [name for name, _ in _leaves(config.Settings) if name not in ("defaults", "factors", "baseline")]
     return [*names, *(f"pool.{name}" for name, _ in _pool(pool) if name != "kind")]
 
 

@@ -49,7 +49,6 @@ class StudyConfig:
 @dataclasses.dataclass
 class DiagnosticsConfig:
     """What is measured about the heads besides their errors; it changes no result and is no part of a cell's identity.
-
     A cell that is done without diagnostics is not trained again for them: to have them for it, give another `store`.
 
     Args:
@@ -96,6 +95,7 @@ _GENERAL: list[tuple[str, Any, Any]] = [
     ("recipe", str, "documented"),
     ("seeds", Any, None),
     ("factors", dict[str, Any], dataclasses.field(default_factory=dict)),
+    ("baseline", dict[str, Any], dataclasses.field(default_factory=dict)),
     ("plan", bool, False),
     ("retry", typing.Optional[str], None),  # noqa: UP045
     ("grid_dir", typing.Optional[str], None),  # noqa: UP045
@@ -149,9 +149,9 @@ def overrides_of(settings: DictConfig) -> dict[str, Any]:
     return found
 
 
-def levels_of(settings: DictConfig) -> dict[str, Any]:
-    """The levels that were asked for, by factor."""
-    return dict(_flat(OmegaConf.to_container(settings.factors), ""))
+def levels_of(settings: DictConfig, part: str = "factors") -> dict[str, Any]:
+    """The levels that were asked for, by factor; of `baseline` those that mark one."""
+    return dict(_flat(OmegaConf.to_container(settings[part]), ""))
 
 
 def pool_of(settings: DictConfig) -> PoolConfig:
@@ -226,7 +226,7 @@ def _pool(overrides: Sequence[Override]) -> str:
 def _checked(argument: str, override: Override, pool: str) -> str:
     """An override that names a setting, as Hydra wants it."""
     path = override.key_or_group.split(".")
-    if path[0] == "factors" and len(path) > 1:
+    if path[0] in ("factors", "baseline") and len(path) > 1:
         return f"+{argument}"
     if path in (["pool"], ["pool", "kind"]):
         return f"pool={pool}"
@@ -255,7 +255,7 @@ _WANTED = {
     float: "a number, such as {}=0.1",
     bool: "true or false, such as {}=true",
     str: "one word, such as {}=NAME",
-    dict: "a list of levels by factor, such as factors.NAME=[1,2]",
+    dict: "levels by factor, such as {}.NAME=LEVEL",
 }
 
 

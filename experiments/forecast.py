@@ -119,7 +119,7 @@ def trials_ahead(plan: Plan, search: Search, stores: Stores) -> Trials:
     """How far the trials of a search have come, and what they select if none is missing."""
     try:
         frame = recorded(stores.tracking_uri, plan, search)
-    except store.StoreError:
+    except store.NoStoreError:
         found, selection = {}, None
     else:
         found, selection = frame["state"].value_counts().to_dict(), select(plan, search, frame, {})
@@ -138,7 +138,7 @@ def forecast(
     """
     try:
         runs = store.runs(stores.tracking_uri)
-    except store.StoreError:
+    except store.NoStoreError:
         runs = None
     found = {} if runs is None else records.of_plan(runs, plan)
     mine = {cell.cell_id for cell in plan.cells} - set(found)

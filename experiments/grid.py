@@ -262,8 +262,9 @@ class Plan:
 
     @functools.cached_property
     def plan_id(self) -> str:
-        """Hash of the grid's name, the base recipe, the data and the levels chosen; more seeds are the same plan."""
-        chosen = [words for words in self.overrides if words.startswith("factors.")]
+        """Hash of the grid's name, the base recipe, the data, and the levels and the baseline that were chosen; more
+        seeds are the same plan."""
+        chosen = [words for words in self.overrides if words.startswith(("factors.", "baseline."))]
         base = {"base": to_dict(self.base), "data": self.fingerprint, "levels": chosen}
         return digest({"grid": self.grid.name, "benchmark": self.benchmark.name, **base})[:8]
 

@@ -63,7 +63,7 @@ def _table(plans: Sequence[PlanState]) -> Table:
     for heading in ("grid", "plan", "cells", *shown):
         table.add_column(heading, justify="left" if heading in ("grid", "plan") else "right", overflow="fold")
     for found in plans:
-        rows = [(found.plan.experiment, found.cells)]
+        rows = [(found.plan.words, found.cells)]
         rows += [] if found.trials is None else [("  its search's trials", found.trials)]
         for name, counts in rows:
             numbers = [str(counts[state] or "·") for state in shown]

@@ -234,7 +234,7 @@ class Display:
     def _left(self) -> str:
         """Time left, as far as it can be told."""
         now = time.monotonic()
-        if self._durations is None or not self._slots:
+        if self._durations is None or not self._slots or not (self._rows or self._waiting):
             return ""
         if now >= self._next_estimate:
             self._end, self._next_estimate = now + self._seconds_left(self._durations, now), now + AGAIN

@@ -74,6 +74,7 @@ class Session:
             trials=settings.study.trials,
             overrides=overrides,
             levels=config.levels_of(settings),
+            baseline=config.levels_of(settings, "baseline"),
             data_root=root,
         )
         self.arrangement = pools.arrange(config.pool_of(settings), self._replicas)

@@ -35,6 +35,7 @@ class Request:
         max_seeds, look_every: of `auto`.
         overrides: changes to the base recipe, by dotted path.
         levels: in place of the grid's own, by factor.
+        baseline: levels that mark the baselines, in place of the grid's own.
         trials: of a search, in place of its own number.
     """
 
@@ -47,6 +48,7 @@ class Request:
     trials: int | None = None
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     levels: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    baseline: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data_root: Path | None = None
 
 
@@ -144,6 +146,11 @@ def _grid(request: Request) -> Grid:
     for name in grid.figures:
         if name not in figure_names():
             raise unknown(f"figure of grid {grid.name}", name, figure_names())
+    for name in request.baseline:
+        if name not in grid.factors:
+            raise unknown(f"factor of grid {grid.name}", name, grid.factors)
+    if request.baseline:
+        grid = dataclasses.replace(grid, baseline=request.baseline)
     if request.trials is None:
         return grid
     if not isinstance(grid, Search):
@@ -168,7 +175,13 @@ def _data_words(data: DataSet, train_size: int) -> str:
 def _said(request: Request) -> list[str]:
     recipe = [] if request.recipe == "documented" else [f"recipe={request.recipe}"]
     fields = [f"{path}={written(value)}" for path, value in request.overrides.items()]
-    return [*recipe, *fields, *(f"factors.{name}={written(values)}" for name, values in request.levels.items())]
+    levels = [f"factors.{name}={written(values)}" for name, values in request.levels.items()]
+    return [
+        *recipe,
+        *fields,
+        *levels,
+        *(f"baseline.{name}={written(level)}" for name, level in request.baseline.items()),
+    ]
 
 
 def written(value: Any) -> str:

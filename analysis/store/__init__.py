@@ -4,13 +4,14 @@ Everything comes through MLflow's client. What was read of an embedded store is 
 what has not changed since is not asked for again. Nothing is kept of a server, which may change unseen.
 """
 
-from analysis.store.client import StoreError
+from analysis.store.client import NoStoreError, StoreError
 from analysis.store.frames import curves, discarded, find, kept_beside, plans, runs, topologies, trials, unique_cells
 from analysis.store.rows import COLUMNS, FACTOR
 
 __all__ = [
     "COLUMNS",
     "FACTOR",
+    "NoStoreError",
     "StoreError",
     "curves",
     "discarded",

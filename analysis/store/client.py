@@ -25,7 +25,13 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before mlflow is im
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 ACTIVE, DELETED, ALL = "active", "deleted", "all"  # MLflow's words
-_LOUD = ("mlflow", "alembic")  # opening a database they speak of migrations; a reader has no use for it
+# Opening a database they speak of migrations, and of an error twice; a reader has no use for it.
+_LOUD = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "mlflow.store.db.utils": logging.CRITICAL}
+_ERRORS = {
+    "mlflow.exceptions": "MlflowException",
+    "sqlalchemy.exc": "SQLAlchemyError",
+    "alembic.util.exc": "CommandError",
+}
 _PAGE = 1000  # runs a query
 _BATCH = 500  # runs a query of histories: below the variables that SQLite takes in one statement
 _NO_LIMIT = 2**31 - 1
@@ -36,6 +42,10 @@ _OK = 200
 
 class StoreError(ValueError):
     """The tracking store cannot be read; the message says what to do."""
+
+
+class NoStoreError(StoreError):
+    """There is no tracking store: nothing was run yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +156,7 @@ def opened(uri: str) -> Iterator[Store]:
     """Open a store, and never a new database: MLflow would make one where none is. StoreError where it cannot."""
     path = database_of(uri)
     if path is not None and not _has_tables(path):
-        raise StoreError(
+        raise NoStoreError(
             f"no tracking store at {path}. Run a grid first, as in `python -m experiments.run "
             "grid=branch_positions`, or name another store (--store or store=DIR)."
         )
@@ -159,18 +169,30 @@ def opened(uri: str) -> Iterator[Store]:
     try:
         yield Store(uri, None if path is None else path.resolve())
     except Exception as error:
-        told = sys.modules.get("mlflow.exceptions")  # none: nothing was asked of it
-        if told is None or not isinstance(error, told.MlflowException):
+        if not isinstance(error, tuple(_errors())):
             raise
-        raise StoreError(f"the tracking store {uri} cannot be read: {error}") from error
+        said = str(error).strip().splitlines()[0]
+        raise StoreError(
+            f"the tracking store {uri} cannot be read ({said}): name another (--store or store=DIR), or move the "
+            "damaged file away"
+            if path is not None
+            else f"the tracking store {uri} cannot be read: {error}"
+        ) from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
+def _errors() -> Iterator[type[Exception]]:
+    """What MLflow and what it is made of raise, as far as it is loaded: before that nothing was asked of it."""
+    for module, name in _ERRORS.items():
+        if module in sys.modules:
+            yield getattr(sys.modules[module], name)
+
+
 def _quieten() -> None:
-    for name in _LOUD:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in _LOUD.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def _has_tables(path: Path) -> bool:

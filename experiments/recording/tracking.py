@@ -12,12 +12,16 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+from alembic.util import CommandError
+from filelock import FileLock
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis import schema
+from analysis.plan import Plan as RecordedPlan
 from analysis.plan_record import encode_plan
 from experiments.grid import Cell, Plan
 from experiments.recording.describe import plan_note, plan_record, plan_view, run_params, run_tags
@@ -44,12 +48,14 @@ class Tracker:
         self._stores, self.uri, self.patience = stores, stores.tracking_uri, patience or Patience()
         quieten()
         try:
+            if stores.tracking is None:
+                _make_database(stores)
             client = MlflowClient(tracking_uri=self.uri)
             if stores.served:
                 client.search_experiments(max_results=1)
             else:
                 self.patience(lambda: client.search_experiments(max_results=1))
-        except (MlflowException, SQLAlchemyError) as error:
+        except (MlflowException, SQLAlchemyError, CommandError) as error:
             remedy = (
                 "see that it runs, or name another with tracking=URI"
                 if stores.served
@@ -146,6 +152,42 @@ class Tracker:
             self._client.log_artifacts(run_id, folder)
         self._client.set_terminated(run_id, end_time=original.info.end_time)
         return run_id
+
+
+def _make_database(stores: Stores) -> None:
+    """Make the embedded database where there is none: beside its place, and then put there whole. Two commands that
+    start together would both have MLflow make the tables of one, and leave half of them."""
+    database = stores.database
+    if database.exists():
+        return
+    with FileLock(database.with_suffix(".lock")):
+        if not database.exists():
+            part = database.with_suffix(".part")
+            part.unlink(missing_ok=True)
+            made = SqlAlchemyStore(f"sqlite:///{part.absolute()}", stores.artifacts.absolute().as_uri())
+            made.engine.dispose()
+            part.replace(database)
+
+
+def forget(stores: Stores, plan: RecordedPlan) -> int:
+    """Put all that is recorded of a plan into MLflow's bin, and the plan off its experiment's tags.
+
+    Returns:
+        how many runs went; what they hold stays until they are purged.
+    """
+    client = MlflowClient(tracking_uri=stores.tracking_uri)
+    conditions = [f"tags.{schema.PLAN} = '{plan.plan_id}'"]
+    conditions += [] if plan.search is None else [f"tags.{schema.SEARCH} = '{plan.search['search_id']}'"]
+    count = 0
+    for condition in conditions:
+        while found := client.search_runs([plan.experiment_id], condition, max_results=BATCH):
+            for run in found:
+                client.delete_run(run.info.run_id)
+            count += len(found)
+    for key in client.get_experiment(plan.experiment_id).tags:
+        if key == schema.VIEW_TAG + plan.plan_id or key.startswith(f"{schema.PLAN_TAG}.{plan.plan_id}."):
+            client.delete_experiment_tag(plan.experiment_id, key)
+    return count
 
 
 def purge(stores: Stores, run_ids: Sequence[str]) -> None:

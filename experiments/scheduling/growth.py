@@ -48,7 +48,7 @@ def settled(plan: Plan, uri: str) -> Plan:
     """
     try:
         recorded = store.plans(uri)
-    except store.StoreError:  # nothing was run
+    except store.NoStoreError:  # nothing was run
         return plan
     for known in recorded:
         if known.plan_id == plan.plan_id and known.looks and known.looks != tuple(plan.looks):

@@ -81,6 +81,9 @@ class Scheduler(Runner):
                 "they stay as they are, and retry=stale trains them again"
             )
         queued = set(waiting)
+        begun = sum(self._stores.checkpoint(cell_id, self._provenance.code).exists() for cell_id in waiting)
+        if begun:
+            self._display.say(f"from the last epoch of an earlier attempt: {begun} of the {len(waiting)} cells to run")
         for cell_id, record in self._records.items():
             if record.state == FAILED and cell_id not in queued:
                 self._note_failure(self._cells[cell_id], record.message)

@@ -30,7 +30,12 @@ class Stores:
     def tracking_uri(self) -> str:
         """Where MLflow keeps the results."""
         # MLflow keeps what it opened by its URI: a relative one would mean another database after a change of folder.
-        return self.tracking or f"sqlite:///{self.root.absolute() / 'mlflow.db'}"
+        return self.tracking or f"sqlite:///{self.database.absolute()}"
+
+    @property
+    def database(self) -> Path:
+        """The embedded tracking store."""
+        return self.root / "mlflow.db"
 
     @property
     def served(self) -> bool:

@@ -52,7 +52,7 @@ def _move(stores: Stores, console: Console) -> int:
     embedded = Stores(root=stores.root)
     if stores == embedded:
         raise ValueError("nowhere to move to: give tracking=URI, queue=URL, or both (see python -m experiments.stores)")
-    if not (embedded.root / "mlflow.db").exists():
+    if not embedded.database.exists():
         raise ValueError(f"{embedded.root} holds no records: name the folder of the study's store with store=DIR")
     with ownership(embedded, "move"):
         count = move(embedded, stores, lambda text: console.print(escape(text)))

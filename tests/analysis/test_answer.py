@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from analysis import stats
+from analysis import power, stats
 from analysis.answer import answer
 
 NAN = float("nan")
@@ -13,6 +13,7 @@ NAN = float("nan")
 def arm(name: str, difference: float, verdict: str, against: str = "plain", half: float = 1.0) -> dict[str, Any]:
     low, high = difference - half, difference + half
     row = {"variant": name, "against": against, "difference": difference, "low": low, "high": high}
+    row |= {"sd_difference": half, "pairs": 5}
     return {**row, "verdict": verdict}
 
 
@@ -22,8 +23,10 @@ NONE = [arm("dsl", -0.2, stats.NO_DIFFERENCE), arm("dhm", 0.4, stats.NO_DIFFEREN
 def test_nothing_shown_is_no_proof_of_nothing() -> None:
     assert answer(NONE, 1, 5) == (
         "None of the 2 arms is shown to differ from plain. The largest difference seen, +0.4 points of dhm, may be "
-        "chance: 5 seeds cannot show much less than 1.4 points."
+        "chance: 5 seeds miss 20 % of true differences of 1.7 points, and more of smaller ones."
     )
+    assert f"{power.detectable(1.0, 5):.1f}" == "1.7", "as the table's caption has it"
+    assert answer(NONE, 1, 5, grown=True).endswith("of dhm, may be chance.")
     assert answer(NONE[:1], 1, 5).startswith("dsl is not shown to differ from plain. ")
 
 

@@ -122,12 +122,24 @@ def test_command_line(
     for path in re.findall(r"^  (\S+)\{", told.out, flags=re.M):
         assert Path(path + ".json").is_file()
     assert build.main(["--out", str(tmp_path / "o"), "--plan", "gaps"]) == 1
-    assert "not built: digits/methods: 5 of 6 cells" in capsys.readouterr().err
+    assert "not built: digits/methods (optim.epochs=2): 5 of 6 cells" in capsys.readouterr().err
     assert build.main(["--out", str(tmp_path / "o"), "--plan", "nope"]) == 2
     assert "no plan nope; there are" in capsys.readouterr().err
     monkeypatch.setenv("DHM_QUIET", "1")
     assert build.main(["--out", str(tmp_path / "o"), "--plan", "methods-1"]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_store_is_named_as_the_other_commands_name_it(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
+    assert build.main([f"store={tmp_path}", f"out={tmp_path / 'o'}", "plan=methods-1"]) == 0
+    assert (tmp_path / "o" / "coverage.md").exists()
+    capsys.readouterr()
+    for words in (["store=nowhere"], ["--store", str(tmp_path / "nowhere")]):
+        assert build.main(words) == 2
+        assert "no tracking store at" in capsys.readouterr().err
 
 
 def test_without_a_store_the_command_says_what_to_run_and_makes_none(

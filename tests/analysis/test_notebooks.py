@@ -146,6 +146,9 @@ def test_results_are_found_by_name_and_say_what_they_lack(uri: str, tmp_path: Pa
     assert list(found.effects()["variant"]) == ["plain", "dsl", "dhm"]
     picture = found.figure("methods")
     assert isinstance(picture, results.Picture) and picture.png.startswith(b"\x89PNG")
+    picture.save(tmp_path / "methods.png")
+    assert (tmp_path / "methods.png").read_bytes() == picture.png
+    assert str(comparison) == comparison.text and len(str(picture)) < 500 > len(repr(picture)), "a script prints them"
     note = found.figure("weights")
     assert isinstance(note, results.Note) and note.absent and "needs the factor 'mimic.alpha'" in note.text
     absent = results.load("methods", "cifar100", uri=uri)

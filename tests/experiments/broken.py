@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from analysis import build
 from dhm import checkpoint, evaluate
-from experiments import clean, reproduce, status
+from experiments import clean, costs, reproduce, status
 from experiments.grid import GRIDS
 from experiments.run import main as run
 
@@ -46,8 +46,8 @@ class Ground:
     def digest(self) -> str:
         """Of everything in the store, bit by bit, but what a reader keeps for the next."""
         whole = hashlib.sha256()
-        kept = self.store / "cache" / "analysis"
-        for path in sorted(path for path in self.store.rglob("*") if kept not in (path, *path.parents)):
+        kept = {self.store / "cache" / "analysis", self.store / costs.FILE}
+        for path in sorted(path for path in self.store.rglob("*") if not kept & {path, *path.parents}):
             whole.update(str(path).encode())
             whole.update(path.read_bytes() if path.is_file() else b"")
         return whole.hexdigest()

@@ -29,10 +29,10 @@ def client(tmp_path: Path, empty_database: Path) -> MlflowClient:
     return MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
-def record_info(client: MlflowClient) -> RecordInfo:
+def record_info(client: MlflowClient, artifacts: Path) -> RecordInfo:
     tags = {schema.CELL_ID: "one", schema.PLAN: "plan", schema.ATTEMPTS: "1", schema.CODE: "code"}
     found = client.get_experiment_by_name("some")
-    experiment_id = client.create_experiment("some") if found is None else found.experiment_id
+    experiment_id = client.create_experiment("some", artifacts.as_uri()) if found is None else found.experiment_id
     return RecordInfo(
         tracking_uri=client.tracking_uri,
         opening=Opening(experiment_id=experiment_id, name="some", tags=tags, params={}),
@@ -50,8 +50,8 @@ def epochs_recorded(client: MlflowClient, run_id: str) -> list[int]:
     return [point.step for point in client.get_metric_history(run_id, schema.TRAIN_LOSS)]
 
 
-def test_runs_that_write_the_same_data_set_at_once_all_have_it(client: MlflowClient) -> None:
-    info = record_info(client)
+def test_runs_that_write_the_same_data_set_at_once_all_have_it(client: MlflowClient, tmp_path: Path) -> None:
+    info = record_info(client, tmp_path)
     run_ids = [client.create_run(info.opening.experiment_id).info.run_id for _ in range(RUNS)]
     together = Barrier(RUNS)
 
@@ -71,7 +71,7 @@ def test_runs_that_write_the_same_data_set_at_once_all_have_it(client: MlflowCli
 
 @pytest.mark.parametrize(("together", "batches"), [(600.0, 1), (0.0, EPOCHS)])
 def test_epochs_that_end_soon_after_one_another_are_written_together(
-    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, together: float, batches: int
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: float, batches: int
 ) -> None:
     monkeypatch.setattr(recorder, "TOGETHER", together)
     written: list[set[int]] = []
@@ -83,7 +83,7 @@ def test_epochs_that_end_soon_after_one_another_are_written_together(
         return log_batch(self, run_id, **what)
 
     monkeypatch.setattr(MlflowClient, "log_batch", counted)
-    writes = Recorder(record_info(client))
+    writes = Recorder(record_info(client, tmp_path))
     writes.open(shared=True)
     result = fit(recipe(), 0, callbacks=[writes])
     writes.finish(result, [])
@@ -109,7 +109,7 @@ def test_a_run_that_ends_early_has_every_epoch_in_its_record(
         recipe=recipe(),
         seed=0,
         runtime=Runtime(),
-        record=record_info(client),
+        record=record_info(client, tmp_path),
         lock=tmp_path / "lock",
         callbacks=[Break()],
     )

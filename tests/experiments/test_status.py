@@ -3,15 +3,17 @@
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
 
-from analysis import schema
+from analysis import build, schema
 from analysis import store as reader
-from experiments import clean, status
+from experiments import clean, reproduce, run, status
 from experiments.recording.tracking import Tracker
 from experiments.stores import Stores
 from tests.experiments.conftest import Workplace
@@ -139,6 +141,24 @@ def test_a_result_goes_only_where_its_run_is_named(place: Workplace, capsys: pyt
     assert len(place.records()) == 4
 
 
+def test_a_plan_that_is_not_wanted_is_forgotten(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert place.run("grid=methods", "seeds=1", "epochs=1") == 0
+    (other,) = [plan for plan in reader.plans(place.uri) if plan.overrides == ("epochs=1",)]
+    capsys.readouterr()
+    with FileLock(place.store / "locks" / f"{other.plan_id}.lock"):
+        assert clean.main([f"store={place.store}", f"plan={other.plan_id}", "--yes"]) == 2
+        assert "a scheduler is at work on it" in capsys.readouterr().err
+    assert clean.main([f"store={place.store}", "plan=abc", "--yes"]) == 2
+    assert other.plan_id in capsys.readouterr().err, "those that there are"
+    assert clean.main([f"store={place.store}", f"plan={other.plan_id}", "--yes"]) == 0
+    shown = capsys.readouterr().out
+    assert f"plan {other.plan_id}, digits/methods (epochs=1): 3 done" in shown and "3 run(s)" in shown
+    assert other.plan_id not in {plan.plan_id for plan in reader.plans(place.uri)}
+    assert len(place.records()) == 6 and len(reader.discarded(place.uri)) == 3
+    assert place.run("grid=methods", "seeds=1", "epochs=1") == 0, "and can be wanted again"
+    assert "3 of 3 cells done (3 trained now)" in capsys.readouterr().out
+
+
 def test_artifacts_elsewhere_are_left_alone(
     place: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +172,56 @@ def test_artifacts_elsewhere_are_left_alone(
     assert clean.main([f"store={place.store}", f"runs={run}", "--yes"]) == 2
     assert "not in this store" in capsys.readouterr().err
     assert (precious / "thesis.tex").read_text() == "years"
+
+
+def in_one_line(folder: Path, capsys: pytest.CaptureFixture[str], told: str) -> None:
+    """Every command says of a store that it cannot be read, and is not at a loss."""
+    store = f"store={folder}"
+    commands: list[tuple[Any, list[str]]] = [
+        (status.main, [store]),
+        (clean.main, [store]),
+        (reproduce.main, ["0123", store]),
+        (run.main, ["grid=methods", "plan=true", store]),
+        (run.main, ["grid=methods", store, f"results={folder / 'results'}"]),
+        (build.main, [store, f"out={folder / 'results'}"]),
+    ]
+    for command, words in commands:
+        assert command(words) == 2, words
+        shown = capsys.readouterr().err.strip().splitlines()
+        assert len(shown) == 1 and told in shown[0], words
+
+
+def test_a_store_that_is_half_made_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+    in_one_line(tmp_path, capsys, "move the damaged file away")
+
+
+MAKE = """
+import sys
+from pathlib import Path
+from experiments.recording.tracking import Tracker
+from experiments.stores import Stores
+stores = Stores(root=Path(sys.argv[1]))
+stores.prepare()
+print("ready", flush=True)
+sys.stdin.readline()
+Tracker(stores)
+"""
+
+
+def test_two_commands_that_make_one_store_at_once_make_a_whole_one(tmp_path: Path) -> None:
+    both = [
+        subprocess.Popen([sys.executable, "-c", MAKE, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    for process in both:
+        process.communicate(b"go\n")
+    assert [process.returncode for process in both] == [0, 0]
+    assert reader.plans(f"sqlite:///{tmp_path / 'mlflow.db'}") == []
+    assert sorted(path.name for path in tmp_path.glob("mlflow*")) == ["mlflow.db", "mlflow.lock"]
 
 
 @pytest.mark.parametrize("command", [status.main, clean.main])

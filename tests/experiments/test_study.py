@@ -14,7 +14,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from analysis import schema
+from analysis import results, schema
 from analysis import store as reader
 from dhm.backbones import ARCHITECTURES
 from dhm.engine import fit
@@ -292,6 +292,24 @@ def test_mlflow_shows_a_plan_grouped_by_variant(methods: Workplace, capsys: pyte
     assert len(found) == 6
     assert methods.run("grid=methods") == 0
     assert f"viewStateShareKey={plan.plan_id}" in capsys.readouterr().out
+
+
+def test_another_baseline_is_what_tables_hold_arms_against(
+    workplace: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert workplace.run("grid=methods", "seeds=1") == 0
+    assert workplace.run("grid=methods", "seeds=1", "baseline.method=dsl") == 0
+    shown = capsys.readouterr().out
+    assert "3 of 3 cells done (3 copied from other plans)" in shown and "Baseline dsl: " in shown
+    (plan,) = [plan for plan in reader.plans(workplace.uri) if plan.baseline == "dsl"]
+    assert plan.overrides[-1] == "baseline.method=dsl"
+    assert [plan.baseline_of(name) for name in ("plain", "dhm")] == ["dsl", "dsl"]
+    for other in reader.plans(workplace.uri):
+        found = results.load("methods", plan_id=other.plan_id, uri=workplace.uri)
+        assert isinstance(found, results.Result) and found.plan.plan_id == other.plan_id
+    for words, told in (("baseline.methid=dsl", "'method'"), ("baseline.method=dls", "method=dls")):
+        assert workplace.run("grid=methods", "seeds=1", words) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_cells_that_other_code_made_are_refused_a_table_and_made_again_when_asked(
