@@ -17,6 +17,7 @@ from experiments import trial
 from experiments.pool import Send
 from experiments.recording.opening import Opening
 from experiments.recording.recorder import Recorder, RecordInfo
+from experiments.recording.tracking import Tracker
 from experiments.stores import Stores
 from experiments.trial import Job
 
@@ -90,6 +91,7 @@ def record_info(root: Path, name: str) -> RecordInfo:
     """What the record of a run that belongs to no study begins with, in a store of its own."""
     stores = Stores(root=root)
     stores.prepare()
+    Tracker(stores)  # which makes the database
     client = MlflowClient(tracking_uri=stores.tracking_uri)
     found = client.get_experiment_by_name("benchmark")
     location = stores.artifacts.resolve().as_uri()
