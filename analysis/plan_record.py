@@ -5,7 +5,7 @@ import binascii
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from analysis.schema import PLAN_TAG, PLAN_TAG_SIZE
@@ -45,7 +45,7 @@ def decode_plan(tags: Mapping[str, str], plan_id: str) -> dict[str, Any]:
     return plan
 
 
-def plan_ids(tags: Mapping[str, str]) -> list[str]:
+def plan_ids(tags: Iterable[str]) -> list[str]:
     """Return the ids of the plans that these experiment tags hold, sorted."""
     return sorted({match["plan_id"] for match in map(_TAG.match, tags) if match})
 

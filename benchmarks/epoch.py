@@ -22,7 +22,7 @@ import torch
 from benchmarks.machine import describe, write
 from benchmarks.recording import Watched, record_info
 from benchmarks.released_way import ReleasedWay, loader
-from benchmarks.training import CLASSES, OURS, RELEASED, fresh_compiler, images, recipe_of
+from benchmarks.training import CLASSES, OURS, RELEASED, compared, fresh_compiler, images, recipe_of, words
 from dhm.data import RawData
 from dhm.engine import train_one_epoch
 from dhm.recipe import Recipe
@@ -88,18 +88,12 @@ def measure(arch: str, batch_size: int, steps: int, *, rounds: int, threads: int
             took = _seconds(epoch)
             if turn:  # the first one warms up, and compiles
                 seconds[name].append(took)
-    found: dict[str, Any] = {}
-    for name, times in seconds.items():
-        rate = batch_size * steps / median(times)
-        ratios = [theirs / own for theirs, own in zip(seconds[RELEASED], times, strict=True)]
-        found[name] = {
-            "images_per_s": rate,
-            "ratio": median(seconds[RELEASED]) / median(times),
-            "ratio_range": [min(ratios), max(ratios)],
-        }
+    found = compared(seconds, batch_size * steps)
+    for name, figures in found.items():
         if arms[name].tracking:
             tracking = median(arms[name].tracking)
-            found[name] |= {"tracking_ms": 1000 * tracking, "tracking_share": tracking / (CIFAR / rate)}
+            share = tracking / (CIFAR / figures["images_per_s"])
+            figures |= {"tracking_ms": 1000 * tracking, "tracking_share": share}
     return {"batch_size": batch_size, "steps": steps, "arms": found}
 
 
@@ -128,10 +122,8 @@ def main() -> None:
                 arch, batch_size, steps, rounds=options.rounds, threads=options.threads, folder=Path(folder)
             )
         for name, figures in results[arch]["arms"].items():
-            low, high = figures["ratio_range"]
             print(
-                f"{arch:10} {name:22} {figures['images_per_s']:8.1f} images/s  x {figures['ratio']:.2f} "
-                f"({low:.2f} to {high:.2f})"
+                words(arch, name, figures)
                 + (f"  tracking {figures['tracking_ms']:.0f} ms an epoch" if "tracking_ms" in figures else ""),
                 flush=True,
             )

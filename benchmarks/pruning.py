@@ -19,7 +19,7 @@ from analysis import coverage, schema
 from benchmarks.machine import describe, write
 from experiments import api
 from experiments.grid import GRIDS
-from experiments.scheduling.selection import recorded
+from experiments.scheduling.selection import recorded, saved
 from experiments.search import PRUNERS, Search
 
 GRID = "mimicking_weight_search"
@@ -37,12 +37,12 @@ def measure(folder: Path, pruner: str, seed: int, trials: int) -> dict[str, Any]
     study = api.plan(search.name, settings)
     ended = api.run(study, console=Console(quiet=True))
     frame = recorded(ended.tracking_uri, study.plan, search)
-    over = frame[frame["state"].isin((coverage.DONE, coverage.PRUNED))]
+    done, pruned = (frame[frame["state"] == state] for state in (coverage.DONE, coverage.PRUNED))
     return {
-        "trials": len(over),
-        "pruned": int((over["state"] == coverage.PRUNED).sum()),
-        "saved": 1 - float(over[schema.EPOCHS].sum()) / (len(over) * study.plan.base.epochs),
-        "best": float(over.loc[over["state"] == coverage.DONE, schema.VAL_TOP1].min()),
+        "trials": len(done) + len(pruned),
+        "pruned": len(pruned),
+        "saved": saved(study.plan, frame),
+        "best": float(done[schema.VAL_TOP1].min()),
     }
 
 

@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -96,6 +96,26 @@ def void(_: object) -> None:
     """Drop a result."""
 
 
+def compared(seconds: Mapping[str, Sequence[float]], images: int) -> dict[str, dict[str, Any]]:
+    """Images a second of every arm from its rounds of so many images, and how it compares with the released way."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, times in seconds.items():
+        ratios = [theirs / own for theirs, own in zip(seconds[RELEASED], times, strict=True)]
+        found[name] = {
+            "images_per_s": images / median(times),
+            "ratio": median(seconds[RELEASED]) / median(times),
+            "ratio_range": [min(ratios), max(ratios)],
+        }
+    return found
+
+
+def words(arch: str, name: str, figures: Mapping[str, Any]) -> str:
+    """A line on an arm that was `compared`."""
+    low, high = figures["ratio_range"]
+    speed = f"{figures['images_per_s']:8.1f} images/s  x {figures['ratio']:.2f} ({low:.2f} to {high:.2f})"
+    return f"{arch:15} {name:24} {speed}"
+
+
 def measure(arch: str, batch_size: int, steps: int, *, rounds: int, threads: int, device: str) -> dict[str, Any]:
     """Images a second and memory of every arm, and how each compares with the released way."""
     recipe = recipe_of(arch, batch_size)
@@ -113,17 +133,11 @@ def measure(arch: str, batch_size: int, steps: int, *, rounds: int, threads: int
                 seconds[name].append(took)
             else:
                 warming[name] = took
-    found: dict[str, Any] = {}
-    for name, times in seconds.items():
-        ratios = [theirs / own for theirs, own in zip(seconds[RELEASED], times, strict=True)]
-        found[name] = {
-            "images_per_s": batch_size * steps / median(times),
-            "ratio": median(seconds[RELEASED]) / median(times),
-            "ratio_range": [min(ratios), max(ratios)],
-            "peak_mib": peak(name, arch, batch_size, threads, device),
-        }
+    found = compared(seconds, batch_size * steps)
+    for name, figures in found.items():
+        figures["peak_mib"] = peak(name, arch, batch_size, threads, device)
         if "compile" in name:
-            found[name]["compile_s"] = warming[name] - median(times)
+            figures["compile_s"] = warming[name] - median(seconds[name])
     return {"batch_size": batch_size, "steps": steps, "arms": found}
 
 
@@ -172,10 +186,8 @@ def main() -> None:
                 arch, batch_size, steps, rounds=options.rounds, threads=options.threads, device=options.device
             )
         for name, figures in results[arch]["arms"].items():
-            low, high = figures["ratio_range"]
             print(
-                f"{arch:15} {name:24} {figures['images_per_s']:8.1f} images/s  x {figures['ratio']:.2f} "
-                f"({low:.2f} to {high:.2f})  {figures['peak_mib']:7.0f} MiB"
+                f"{words(arch, name, figures)}  {figures['peak_mib']:7.0f} MiB"
                 + (f"  compiled in {figures['compile_s']:.0f} s" if "compile_s" in figures else ""),
                 flush=True,
             )

@@ -26,7 +26,7 @@ SETTINGS = {
         "recipe": "documented, or released (which leaves dropout out)",
         "arch, epochs, optim.lr": "any field of the recipe, see dhm/recipe.py",
         "factors.NAME": "levels of arch, method, positions, branch_depth, fork_probability, term, or of a recipe field",
-        "baseline.NAME": "level of a factor that marks what the rest is compared with",
+        "baseline.NAME": "level that marks what the rest is held against",
         "study.trials": "of a search; with seeds=auto .max_seeds, .look_every",
     },
     "How it runs": {

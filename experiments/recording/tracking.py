@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis import schema
 from analysis.plan import Plan as RecordedPlan
-from analysis.plan_record import encode_plan
+from analysis.plan_record import encode_plan, plan_ids
 from experiments.grid import Cell, Plan
 from experiments.recording.describe import plan_note, plan_record, plan_view, run_params, run_tags
 from experiments.recording.opening import Opening, create, own, records
@@ -185,7 +185,7 @@ def forget(stores: Stores, plan: RecordedPlan) -> int:
                 client.delete_run(run.info.run_id)
             count += len(found)
     for key in client.get_experiment(plan.experiment_id).tags:
-        if key == schema.VIEW_TAG + plan.plan_id or key.startswith(f"{schema.PLAN_TAG}.{plan.plan_id}."):
+        if key == schema.VIEW_TAG + plan.plan_id or plan_ids([key]) == [plan.plan_id]:
             client.delete_experiment_tag(plan.experiment_id, key)
     return count
 

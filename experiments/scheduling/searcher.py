@@ -8,7 +8,7 @@ from dhm import checkpoint
 from experiments.recording.records import DONE, FAILED, of_trial, surplus_of
 from experiments.scheduling.proposals import Found, Proposals
 from experiments.scheduling.runner import Runner
-from experiments.scheduling.selection import Selection, recorded, select
+from experiments.scheduling.selection import Selection, recorded, saved, select
 from experiments.search import Search, Trial
 
 STATES = {coverage.DONE: DONE, coverage.PRUNED: DONE, coverage.FAILED: FAILED}  # a trial that was given up is over
@@ -44,9 +44,7 @@ class Searcher(Runner):
         if self.outcome.stopped is not None:
             return None
         frame = self._tracker.patience(lambda: recorded(self._tracker.uri, plan, search))
-        over = frame[frame["state"].isin((coverage.DONE, coverage.PRUNED))]
-        if len(over):
-            self.outcome.saved = 1 - float(over[schema.EPOCHS].sum()) / (len(over) * plan.base.epochs)
+        self.outcome.saved = saved(plan, frame)
         return select(plan, search, frame, proposals.importance())
 
     def _reconcile(self, search: Search) -> Proposals:

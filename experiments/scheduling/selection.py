@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import schema, store
+from analysis import coverage, schema, store
 from analysis.search import selected
 from experiments.grid import Plan
 from experiments.search import Search
@@ -32,6 +32,12 @@ class Selection:
 def recorded(uri: str, plan: Plan, search: Search) -> pd.DataFrame:
     """The trials of a search that have a record, see `analysis.store.trials`."""
     return store.trials(uri, search.search_id(plan), list(search.space))
+
+
+def saved(plan: Plan, frame: pd.DataFrame) -> float:
+    """The share of the trials' epochs that was not trained, because trials were given up; of those that are over."""
+    over = frame[frame["state"].isin((coverage.DONE, coverage.PRUNED))]
+    return 1 - float(over[schema.EPOCHS].sum()) / (len(over) * plan.base.epochs) if len(over) else 0.0
 
 
 def select(plan: Plan, search: Search, frame: pd.DataFrame, importance: Mapping[str, float]) -> Selection | None:
