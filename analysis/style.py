@@ -160,14 +160,15 @@ def finish(
 
 
 def save(made: Figure, stem: Path) -> list[Path]:
-    """Write STEM.pdf and STEM.png, the same bytes for the same figure, and return the paths."""
+    """Write STEM.png and STEM.pdf, the same bytes for the same figure, and return the paths."""
     paths = []
-    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
+    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
         path = stem.with_name(stem.name + suffix)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=suffix)
         os.close(handle)
         with look():
             made.savefig(temporary, metadata=metadata, dpi=DPI)
+            made.set_layout_engine(None)  # everything has its place now: finding it takes as long as drawing
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
         paths.append(path)

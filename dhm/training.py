@@ -1,6 +1,7 @@
 """The state of a run: what was asked for, the network and the optimiser as they stand, and what was measured so far."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 import torch
@@ -27,6 +28,8 @@ class Runtime:
         data_root: folder of the data set, for those that are not embedded.
         cache: folder for decoded images and fingerprints.
         checkpoint: file of this run's checkpoint; without one nothing is saved.
+        checkpoint_every: seconds after which the end of an epoch is saved; 0 saves every epoch. A run that is killed
+            loses no more than that and the epoch that it was in.
         deterministic: on a GPU, kernels that give equal bits.
         channels_last: memory format of images and weights; quicker for most networks on images of 32 by 32 and more.
             Sums are taken in another order, so results differ in rounding.
@@ -43,6 +46,7 @@ class Runtime:
     data_root: Path | None = None
     cache: Path | None = None
     checkpoint: Path | None = None
+    checkpoint_every: float = 1.0
     deterministic: bool = True
     channels_last: bool = False
     compile: bool = False
@@ -107,6 +111,7 @@ class Training:
         held_out: the images that are not trained on, by part: `val` (may be empty) and `test`, or what the runtime's
             `parts` leave of them.
         history: epochs done.
+        saved: epochs that the newest checkpoint holds, or would hold where the runtime names a file for it.
         step: steps done in the present epoch, of `steps`.
         notes: what happened that a reader of the record should know, such as a damaged checkpoint.
     """
@@ -148,6 +153,7 @@ class Training:
         self.step, self.steps = 0, len(self.batches)
         self.notes: list[str] = []
         self._resume()
+        self.saved, self._saved_at = self.epoch, time.monotonic()
         if float(replica.total(torch.tensor(self.epoch, device=self.device))) != replica.count * self.epoch:
             raise ValueError(f"the replicas found different checkpoints at {runtime.checkpoint}: start the run again")
         self.model = replica.parallel(self.network, recipe)
@@ -175,7 +181,14 @@ class Training:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
 
     def save(self) -> None:
-        """Write the checkpoint: with it, a run that is killed ends as if it had not been."""
+        """Write the checkpoint if it is time for it, and after the last epoch: with it, a run that is killed ends as if
+        it had not been."""
+        if self.epoch < self.recipe.epochs and time.monotonic() < self._saved_at + self.runtime.checkpoint_every:
+            return
+        self._write_checkpoint()
+        self.saved, self._saved_at = self.epoch, time.monotonic()
+
+    def _write_checkpoint(self) -> None:
         if self.runtime.checkpoint is None:
             return
         state = {

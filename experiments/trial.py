@@ -66,6 +66,7 @@ class Progress:
 
     Args:
         part: of the next epoch, below 1.
+        saved: epochs that the checkpoint holds: another attempt goes on from there.
     """
 
     epoch: int
@@ -73,6 +74,7 @@ class Progress:
     top1_error: float | None
     seconds: float
     part: float = 0.0
+    saved: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -179,7 +181,8 @@ class _Reporter(Callback):
 
     def _report(self, training: Training, part: float = 0.0) -> None:
         error = training.history[-1].metrics[self._judged_by] if training.history else None
-        self._send(Progress(training.epoch, training.recipe.epochs, error, training.seconds, part))
+        progress = Progress(training.epoch, training.recipe.epochs, error, training.seconds, part, training.saved)
+        self._send(progress)
         self._told = time.monotonic()
 
 

@@ -8,10 +8,12 @@ from matplotlib.figure import Figure
 
 from analysis import effects, style, wording
 from analysis.data import GridData, records
-from analysis.plan import VariantRecord
+from analysis.plan import Plan, VariantRecord
 
 METHOD, BACKBONE = "method", "arch"
-LONG = 10  # letters of a level that does not fit beside its neighbours
+LETTER, LINE = 4.4, 9.0  # points: how wide a letter of a level is, how far apart two turned ones must stand
+AROUND = 40.0  # points of a panel's width that are not its axis
+MARGIN = 0.12  # of the axis, on each side
 AXES = {
     "arch": "backbone",
     "branch_depth": "depth of branches (×)",
@@ -54,6 +56,7 @@ def build(grid: GridData) -> Figure:
             axes = figure.add_subplot(lines, columns, index + 1, sharex=shared, sharey=shared)
             members = [variant for variant in plan.variants if panel in ("", variant.arch)]
             _panel(axes, grid, members, rows, factor)
+            _name_levels(axes, plan, factor, 72 * figure.get_figwidth() / columns - AROUND)
             axes.set_xlabel(AXES.get(factor, factor))
             if index % columns == 0:
                 axes.set_ylabel(style.ERROR)
@@ -105,11 +108,21 @@ def _panel(
         for place, name in points:
             if math.isnan(rows[name]["mean_low"]):
                 style.runs(axes, place + shift, grid.by_seed(name).values(), style.COLOURS[method])
-    names = [wording.level(level) for level in levels]
+    axes.grid(visible=False, axis="x")
+
+
+def _name_levels(axes: Axes, plan: Plan, factor: str, width: float) -> None:
+    """Write the levels under an axis of so many points: side by side where they fit, turned where they do not, and only
+    some of them where even that is too much."""
+    names = [wording.level(level) for level in plan.levels(factor)]
     if factor != BACKBONE:
         names = [name.replace("_", " ") for name in names]
-    axes.set_xticks(range(len(levels)), names)
-    if max(map(len, names)) > LONG:
-        axes.set_xticks(range(len(levels)), names, rotation=30, ha="right")
-    axes.margins(x=0.12)
-    axes.grid(visible=False, axis="x")
+    axes.margins(x=MARGIN)
+    room = width / (max(1, len(names) - 1) * (1 + 2 * MARGIN))
+    if LETTER * (max(map(len, names)) + 1) <= room:
+        axes.set_xticks(range(len(names)), names)
+    elif room > 2 * LINE:
+        axes.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+    else:
+        every = math.ceil(LINE / room)
+        axes.set_xticks(range(0, len(names), every), names[::every], rotation=90)

@@ -1,5 +1,5 @@
-"""What a run writes to MLflow: the beginning of its record, one batch of metrics an epoch (or one for several that are
-over within a second), its readings and artifacts at the end."""
+"""What a run writes to MLflow: the beginning of its record, one batch of metrics a checkpoint, which is an epoch's or,
+of short ones, that of several; its artifacts and readings at the end."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,6 @@ from experiments.recording.patience import FIRST_PAUSE, LONGEST_PAUSE, Patience,
 from experiments.recording.provenance import numerics
 from experiments.recording.tracking import quieten
 
-TOGETHER = 1.0  # seconds: epochs that end within them are written in one batch, which costs little more than one
 BATCH = 1000  # metrics that MLflow takes at once
 
 
@@ -105,12 +104,13 @@ class Recorder(Callback):
         self._fill()
 
     def on_epoch_end(self, training: Training) -> None:
-        """Write the epoch, or leave it to the next batch."""
-        if time.monotonic() >= self._next_try:
+        """Write what the checkpoint holds, where there is a new one; after the last epoch `finish` does."""
+        new = training.saved == training.epoch < training.recipe.epochs
+        if new and time.monotonic() >= self._next_try:
             self._fill()
 
     def leave(self) -> None:
-        """Write what waits for the next batch, where there will be none; unless the store is away."""
+        """Write what waits for the next checkpoint, where there will be none; unless the store is away."""
         if not self._pause:
             self._fill()
 
@@ -127,25 +127,29 @@ class Recorder(Callback):
             self._pause = min(2 * self._pause or FIRST_PAUSE, LONGEST_PAUSE)
             self._next_try = time.monotonic() + self._pause
         else:
-            self._pause, self._next_try = 0.0, time.monotonic() + TOGETHER
+            self._pause, self._next_try = 0.0, 0.0
 
-    def _write(self, history: Sequence[EpochRecord], client: Any) -> None:
+    def _write(self, history: Sequence[EpochRecord], client: Any, readings: Sequence[Metric] = ()) -> None:
+        """Write the epochs that the store lacks, and the readings with the last of them."""
         lacking = [record for record in history if record.epoch not in self._there]
         # An epoch is written whole or not at all.
-        at_once = max(1, BATCH // max((len(record.metrics) for record in lacking), default=1))
-        for start in range(0, len(lacking), at_once):
+        longest = max((len(record.metrics) for record in lacking), default=1)
+        at_once = max(1, (BATCH - len(readings)) // longest)
+        for start in range(0, max(len(lacking), 1), at_once):
             records = lacking[start : start + at_once]
             metrics = [
                 Metric(name, value, int(record.time * 1000), record.epoch)
                 for record in records
                 for name, value in record.metrics.items()
             ]
-            client.log_batch(self.run_id, metrics=metrics)
+            if start + at_once >= len(lacking):
+                metrics += readings
+            if metrics:
+                client.log_batch(self.run_id, metrics=metrics)
             self._there.update(record.epoch for record in records)
 
     def finish(self, result: Result, notes: list[str]) -> None:
-        """Write the artifacts and the readings, and close the record."""
-        self._write(result.history, self._client)
+        """Write the artifacts, the epochs that are lacking and the readings, and close the record."""
         files = {schema.CLASS_ERRORS_FILE: result.class_errors, **({"notes.json": notes} if notes else {})}
         with _folder_of(files) as folder:
             torch.save(result.network.main_only().state_dict(), folder / schema.WEIGHTS_FILE)
@@ -169,8 +173,9 @@ class Recorder(Callback):
             values[schema.ENERGY] = energy
         stamp = int(last.time * 1000)
         # At step 0: a metric with one value is then drawn as a bar. Last of all: a record that has them has everything.
-        metrics = [Metric(name, float(value), stamp, 0) for name, value in values.items()]
-        self._client.log_batch(self.run_id, metrics=metrics)
+        self._write(
+            result.history, self._client, [Metric(name, float(value), stamp, 0) for name, value in values.items()]
+        )
         self._client.set_terminated(self.run_id)
 
     def _describe(self, training: Training) -> None:

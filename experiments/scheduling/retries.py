@@ -23,14 +23,17 @@ class Retries:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._epochs: dict[str, int] = {}
+        self._saved: collections.Counter[str] = collections.Counter()
         self._lost: collections.Counter[str] = collections.Counter()
         self._crowded: set[str] = set()
         self._alike: dict[str, list[str]] = collections.defaultdict(list)
 
-    def progressed(self, cell: Cell, epoch: int) -> None:
-        """A cell has so many epochs behind it: what was lost before counts no more."""
-        if epoch > self._epochs.get(cell.cell_id, 0):
-            self._epochs[cell.cell_id] = epoch
+    def progressed(self, cell: Cell, epoch: int, saved: int) -> None:
+        """A cell has so many epochs behind it. Where more of them are saved than before, what was lost counts no
+        more."""
+        self._epochs[cell.cell_id] = max(epoch, self.epochs(cell))
+        if saved > self._saved[cell.cell_id]:
+            self._saved[cell.cell_id] = saved
             self._lost[cell.cell_id] = 0
 
     def epochs(self, cell: Cell) -> int:

@@ -199,7 +199,7 @@ class Runner:
         if isinstance(content, Note):
             self._display.say(f"{cell.name}: {content.text}")
             return
-        self._retries.progressed(cell, content.epoch)
+        self._retries.progressed(cell, content.epoch, content.saved)
         self._display.progressed(slot, content)
         if content.part or slot.index in self._given_up:
             return

@@ -159,6 +159,42 @@ def test_a_figure_without_its_factor_says_what_it_needs(grids: dict[str, GridDat
         catalogue.figure("levels")(grids["methods-1"])
 
 
+def with_levels(grid: GridData, levels: list[float | str]) -> GridData:
+    """A grid of the baseline and a first arm that has been trained at each of these levels."""
+    plan = grid.plan
+    baseline, arm = plan.variants[0], next(variant for variant in plan.variants if variant.method == "dhm")
+    arms = [dataclasses.replace(arm, name=f"at {level}", factors={"of.it": level}) for level in levels]
+    factors = {"method": ("plain", "dhm"), "of.it": tuple(levels)}
+    baseline = dataclasses.replace(baseline, factors={"of.it": None})
+    rows = [grid.runs[grid.runs[schema.VARIANT] == arm.name].assign(**{schema.VARIANT: new.name}) for new in arms]
+    runs = pd.concat([grid.runs[grid.runs[schema.VARIANT] == baseline.name], *rows], ignore_index=True)
+    return dataclasses.replace(
+        grid, plan=dataclasses.replace(plan, factors=factors, variants=(baseline, *arms)), runs=runs
+    )
+
+
+@pytest.mark.parametrize(
+    ("levels", "turned", "told"),
+    [
+        ([0.1, 0.2, 0.3], 0, 3),
+        (["a level of many words", "and another", "third"], 30, 3),
+        ([round(0.01 * number, 2) for number in range(1, 16)], 90, 15),
+        ([round(0.01 * number, 2) for number in range(1, 61)], 90, 15),
+    ],
+)
+def test_the_levels_of_an_axis_have_room(
+    grids: dict[str, GridData], levels: list[float | str], turned: int, told: int
+) -> None:
+    figure = catalogue.figure("levels")(with_levels(grids["methods-1"], levels))
+    figure.canvas.draw()
+    labels = figure.axes[0].get_xticklabels()
+    assert {label.get_rotation() for label in labels} == {turned}
+    assert len(labels) == told
+    if turned != 30:  # the boxes of slanted words lie over one another where the words do not
+        boxes = [label.get_window_extent() for label in labels]
+        assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+
+
 def test_one_seed_draws_without_warnings(grids: dict[str, GridData], recwarn: pytest.WarningsRecorder) -> None:
     for name in catalogue.figure_names():
         grid = grids[GRIDS.get(name, "branch_positions-1")]

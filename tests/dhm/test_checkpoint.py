@@ -192,7 +192,7 @@ def test_loading_runs_no_code_from_the_file(path: Path, tmp_path: Path) -> None:
 
 def trained(path: Path, data: RawData, epochs: int = 1) -> Training:
     """A run whose checkpoint stands after so many epochs, with weights of its own making."""
-    training = Training(RECIPE, 0, Runtime(checkpoint=path), data)
+    training = Training(RECIPE, 0, Runtime(checkpoint=path, checkpoint_every=0), data)
     for epoch in range(epochs):
         for parameter in training.network.parameters():
             parameter.data.fill_(epoch + 1.0)

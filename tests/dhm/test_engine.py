@@ -200,7 +200,7 @@ def test_a_loss_that_is_no_number_names_the_epoch_and_the_terms(few_digits: RawD
     recipe = dataclasses.replace(replace_at(DHM, "optim.lr", 1e6), epochs=30)
     path = tmp_path / "run.pt"
     with pytest.raises(NotFiniteError) as caught:
-        fit(recipe, 0, Runtime(checkpoint=path), data=few_digits)
+        fit(recipe, 0, Runtime(checkpoint=path, checkpoint_every=0), data=few_digits)
     done = len(checkpoint.load(path)["history"]) if path.exists() else 0
     assert f"the loss is not finite in epoch {done} (steps {3 * done} to {3 * done + 2}): ce/main " in str(caught.value)
     assert all(f"mimic/{pair} " in str(caught.value) for pair in PAIRS)
@@ -228,11 +228,39 @@ class Journal(Callback):
 def test_callbacks_are_called_in_order_and_find_the_checkpoint_written(few_digits: RawData, tmp_path: Path) -> None:
     lines: list[tuple[object, ...]] = []
     path = tmp_path / "run.pt"
-    fit(PLAIN, 0, Runtime(checkpoint=path), [Journal(name, lines, path) for name in "ab"], few_digits)
+    fit(
+        PLAIN,
+        0,
+        Runtime(checkpoint=path, checkpoint_every=0),
+        [Journal(name, lines, path) for name in "ab"],
+        few_digits,
+    )
     events: list[tuple[object, ...]] = [("start", 0)]
     for epoch in range(2):
         events += [*(("step", epoch, step, 3) for step in (1, 2, 3)), ("end", epoch, epoch + 1, True)]
     assert lines == [(name, *event) for event in events for name in "ab"]
+
+
+class Saved(Callback):
+    """Writes down which epochs were saved when each was over."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def on_epoch_end(self, training: Training) -> None:
+        self.epochs.append(training.saved)
+
+
+@pytest.mark.parametrize(("every", "saved"), [(0.0, [1, 2, 3, 4]), (600.0, [0, 0, 0, 4])])
+def test_epochs_that_end_soon_after_one_another_share_a_checkpoint(
+    few_digits: RawData, tmp_path: Path, every: float, saved: list[int]
+) -> None:
+    noted, path = Saved(), tmp_path / "run.pt"
+    runtime = Runtime(checkpoint=path, checkpoint_every=every)
+    fit(dataclasses.replace(PLAIN, epochs=4), 0, runtime, [noted], few_digits)
+    assert noted.epochs == saved
+    assert len(checkpoint.load(path)["history"]) == 4
+    assert checkpoint.previous(path).exists() == (every == 0)
 
 
 def test_nothing_of_a_step_is_left_when_the_next_one_begins(few_digits: RawData) -> None:

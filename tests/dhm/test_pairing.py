@@ -68,7 +68,7 @@ class Witness(Callback):
 
 def run(recipe: Recipe, data: RawData, seed: int = 0, path: Path | None = None) -> tuple[Result, Witness]:
     witness = Witness()
-    return fit(recipe, seed, Runtime(checkpoint=path), (witness,), data), witness
+    return fit(recipe, seed, Runtime(checkpoint=path, checkpoint_every=0), (witness,), data), witness
 
 
 def main_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -145,7 +145,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     undisturbed = run(recipe, few_digits)
     path = tmp_path / "run.pt"
     with pytest.raises(InterruptedError):
-        fit(recipe, 0, Runtime(checkpoint=path), (Witness(**stop),), few_digits)
+        fit(recipe, 0, Runtime(checkpoint=path, checkpoint_every=0), (Witness(**stop),), few_digits)
     assert len(checkpoint.load(path)["history"]) == done
     resumed = run(recipe, few_digits, path=path)
     assert len(resumed[1].batches) == (4 - done) * resumed[1].training.steps
@@ -156,7 +156,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
 def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_again(few_digits: RawData, tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     with pytest.raises(InterruptedError):
-        fit(DHM, 0, Runtime(checkpoint=path), (Witness(stop_at=(0, 1)),), few_digits)
+        fit(DHM, 0, Runtime(checkpoint=path, checkpoint_every=0), (Witness(stop_at=(0, 1)),), few_digits)
     assert not path.exists()
     assert_equal_runs(run(DHM, few_digits, path=path), run(DHM, few_digits))
 
@@ -190,8 +190,9 @@ def test_a_part_that_draws_from_the_global_stream_resumes_too(few_digits: RawDat
     undisturbed = run(recipe, few_digits)
     assert len({record.metrics["loss/drawn"] for record in undisturbed[0].history}) == recipe.epochs
     torch.manual_seed(2)
+    runtime = Runtime(checkpoint=tmp_path / "run.pt", checkpoint_every=0)
     with pytest.raises(InterruptedError):
-        fit(recipe, 0, Runtime(checkpoint=tmp_path / "run.pt"), (Witness(stop_after_epochs=2),), few_digits)
+        fit(recipe, 0, runtime, (Witness(stop_after_epochs=2),), few_digits)
     torch.manual_seed(3)
     assert_equal_runs(run(recipe, few_digits, path=tmp_path / "run.pt"), undisturbed)
 

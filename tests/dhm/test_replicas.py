@@ -119,7 +119,7 @@ class KillAnother(Callback):
 def test_a_killed_replica_ends_the_run_which_resumes_to_the_same_bits(
     trained: Result, few_digits: RawData, tmp_path: Path
 ) -> None:
-    runtime = Runtime(checkpoint=tmp_path / "run.ckpt")
+    runtime = Runtime(checkpoint=tmp_path / "run.ckpt", checkpoint_every=0)
     with pytest.raises(ReplicaLostError, match=r"replica-1 was killed by SIGKILL"):
         fit(TWO, 3, runtime, (KillAnother(),), few_digits)
     assert not multiprocessing.active_children()

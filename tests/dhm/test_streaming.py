@@ -461,7 +461,7 @@ class Stop(Callback):
 
 def test_a_run_resumes_to_the_bit_whatever_its_workers(root: Path, tmp_path: Path) -> None:
     whole = fit(RECIPE, 0, Runtime(data_root=root))
-    runtime = Runtime(data_root=root, checkpoint=tmp_path / "run.ckpt", workers=2)
+    runtime = Runtime(data_root=root, checkpoint=tmp_path / "run.ckpt", checkpoint_every=0, workers=2)
     with pytest.raises(_StopError):
         fit(RECIPE, 0, runtime, [Stop(1)])
     resumed = fit(RECIPE, 0, dataclasses.replace(runtime, workers=1, cache=tmp_path / "cache"))

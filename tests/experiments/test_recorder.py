@@ -14,7 +14,6 @@ from dhm.engine import fit
 from dhm.recipe import Recipe
 from dhm.training import Callback, Runtime, Training
 from experiments.benchmarks import BENCHMARKS
-from experiments.recording import recorder
 from experiments.recording.opening import Opening
 from experiments.recording.recorder import Recorder, RecordInfo
 from experiments.trial import Failed, Job, run_cell
@@ -69,11 +68,10 @@ def test_runs_that_write_the_same_data_set_at_once_all_have_it(client: MlflowCli
         assert len(client.get_run(run_id).inputs.dataset_inputs) == DATA_SETS
 
 
-@pytest.mark.parametrize(("together", "batches"), [(600.0, 1), (0.0, EPOCHS)])
-def test_epochs_that_end_soon_after_one_another_are_written_together(
-    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: float, batches: int
+@pytest.mark.parametrize(("every", "batches"), [(600.0, 1), (0.0, EPOCHS)])
+def test_epochs_of_one_checkpoint_are_written_together(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float, batches: int
 ) -> None:
-    monkeypatch.setattr(recorder, "TOGETHER", together)
     written: list[set[int]] = []
     log_batch = MlflowClient.log_batch
 
@@ -85,7 +83,7 @@ def test_epochs_that_end_soon_after_one_another_are_written_together(
     monkeypatch.setattr(MlflowClient, "log_batch", counted)
     writes = Recorder(record_info(client, tmp_path))
     writes.open(shared=True)
-    result = fit(recipe(), 0, callbacks=[writes])
+    result = fit(recipe(), 0, Runtime(checkpoint_every=every), [writes])
     writes.finish(result, [])
     assert len(written) == batches and set.union(*written) == set(range(EPOCHS))
     assert epochs_recorded(client, writes.run_id) == list(range(EPOCHS))
@@ -99,16 +97,13 @@ class Break(Callback):
             raise RuntimeError("broken")
 
 
-def test_a_run_that_ends_early_has_every_epoch_in_its_record(
-    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recorder, "TOGETHER", 600.0)
+def test_a_run_that_ends_early_has_every_epoch_in_its_record(client: MlflowClient, tmp_path: Path) -> None:
     job = Job(
         cell_id="one",
         code="code",
         recipe=recipe(),
         seed=0,
-        runtime=Runtime(),
+        runtime=Runtime(checkpoint_every=600),
         record=record_info(client, tmp_path),
         lock=tmp_path / "lock",
         callbacks=[Break()],

@@ -18,8 +18,10 @@ PRELOAD = [
     "torch._dynamo",
     "mlflow",
     "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_workspace_store",
     "mlflow.store.artifact.local_artifact_repo",
     "sqlalchemy.dialects.sqlite",
+    "alembic.command",
     "experiments.scheduling.preflight",
 ]
 
