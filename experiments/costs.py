@@ -7,11 +7,11 @@ import contextlib
 import dataclasses
 import functools
 import json
-import os
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from analysis.files import write_whole
 from dhm.cost import Cost, measure, network_of
 from dhm.data import DataSet
 from dhm.fields import identity
@@ -74,7 +74,5 @@ def _kept(path: Path, made_by: str) -> dict[str, Cost]:
 def _write(path: Path, made_by: str, kept: dict[str, Cost]) -> None:
     """Keep it where there is a store. Of processes that write at once the last one's stays; it may be lost."""
     content = {"made_by": made_by, "costs": {key: dataclasses.asdict(found) for key, found in kept.items()}}
-    part = path.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):  # no store yet, or a full disk
-        part.write_text(json.dumps(content, indent=1) + "\n")
-        part.replace(path)
+        write_whole(path, json.dumps(content, indent=1) + "\n")

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from analysis import schema
+from analysis.files import write_whole
 from dhm.data import DataSet
 from dhm.training import Runtime
 from experiments.costs import cost_of
@@ -172,9 +173,7 @@ class Packer:
     def _keep(self, key: str, found: Packing, variant: Variant) -> None:
         day = time.strftime("%Y-%m-%d", time.gmtime())
         entry = {**dataclasses.asdict(found), "variant": variant.name, "host": environment()["host"], "day": day}
-        part = self.file.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps({**self._kept(), key: entry}, indent=1) + "\n")
-        part.replace(self.file)
+        write_whole(self.file, json.dumps({**self._kept(), key: entry}, indent=1) + "\n")
 
 
 def climb(timed: Callable[[int], float | str], most: int) -> Packing:
