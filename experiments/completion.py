@@ -1,39 +1,19 @@
 """Completion of the command line by a shell: what a word that was begun may become.
 
-It answers at every press of a key, so it loads nothing heavy: names that registries hold are found by their files, or
-stand here, and a test holds them to the registries.
+It answers at every press of a key, so it loads nothing heavy.
 """
 
 import dataclasses
 import types
 import typing
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from dhm.registry import unknown
-from experiments import config, pools
+from experiments import config, names, pools
 
 ASK, SCRIPT = "--complete", "--completion"
 OPTIONS = ("--help", "--json", SCRIPT)
-BENCHMARKS = ("digits", "cifar10", "cifar100", "image_folder", "imagenet")
-RECIPES = ("documented", "released")
-FACTORS = ("arch", "method", "positions", "branch_depth", "fork_probability", "term")
-ARCHITECTURES = (
-    *("resnet8", "resnet14", "resnet20", "resnet32", "resnet110", "resnet1202"),
-    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-    *("wrn_10_1", "wrn_16_8", "wrn_28_10"),
-    *("densenet_10_6", "densenet_40_12", "densenet_100_12", "densenet_100_24"),
-    *("densenet_bc_100_12", "densenet_bc_190_40", "densenet_bc_250_24"),
-)
-VALUES = {
-    "arch": ARCHITECTURES,
-    "benchmark": BENCHMARKS,
-    "recipe": RECIPES,
-    "pool": tuple(pools.names()),
-    "retry": ("failed", "stale"),
-    "seeds": ("auto",),
-    "pool.gpus": ("auto", "all", "none"),
-}
+VALUES = {**names.KNOWN, "pool": tuple(pools.names()), "seeds": ("auto",), "pool.gpus": ("auto", "all", "none")}
 
 _BASH = """\
 _dhm_run() {
@@ -99,10 +79,10 @@ def choices(words: Sequence[str]) -> list[str]:
     if equals:
         found = [f"{name}={value}" for value in _values(name, given)]
     else:
-        of_factors = [f"{part}.{name}" for part in ("factors", "baseline") for name in FACTORS]
-        names = [*_settings(given.get("pool", "local")), *of_factors]
+        of_factors = [f"{part}.{name}" for part in ("factors", "baseline") for name in names.FACTORS]
+        settings = [*_settings(given.get("pool", "local")), *of_factors]
         level = begun.count(".") + 1
-        parts = [(setting.split(".")[:level], setting) for setting in names]
+        parts = [(setting.split(".")[:level], setting) for setting in settings]
         found = [setting + "=" if ".".join(part) == setting else ".".join(part) + "." for part, setting in parts]
         found += [option for option in OPTIONS if begun.startswith("-")]
     return sorted({word for word in found if word.startswith(begun)})
@@ -110,7 +90,7 @@ def choices(words: Sequence[str]) -> list[str]:
 
 def _values(name: str, given: dict[str, str]) -> Sequence[str]:
     if name == "grid":
-        return [*_grids(), *_own_grids(given.get("grid_dir"))]
+        return [*names.GRIDS, *names.of_folder(given.get("grid_dir"))]
     if name in VALUES:
         return VALUES[name]
     kinds = dict(_leaves(config.Settings)) | {f"pool.{part}": kind for part, kind in _pool(given.get("pool", "local"))}
@@ -118,8 +98,8 @@ def _values(name: str, given: dict[str, str]) -> Sequence[str]:
 
 
 def _settings(pool: str) -> list[str]:
-    names = [name for name, _ in _leaves(config.Settings) if name not in ("defaults", "factors", "baseline")]
-    return [*names, *(f"pool.{name}" for name, _ in _pool(pool) if name != "kind")]
+    found = [name for name, _ in _leaves(config.Settings) if name not in ("defaults", "factors", "baseline")]
+    return [*found, *(f"pool.{name}" for name, _ in _pool(pool) if name != "kind")]
 
 
 def _pool(kind: str) -> Iterator[tuple[str, object]]:
@@ -136,12 +116,3 @@ def _leaves(cls: typing.Any, path: str = "") -> Iterator[tuple[str, object]]:
             yield from _leaves(inner, f"{path}{name}.")
         else:
             yield f"{path}{name}", inner
-
-
-def _grids() -> list[str]:
-    """A grid has the name of its file."""
-    return sorted(path.stem for path in (Path(__file__).parent / "grids").glob("[!_]*.py"))
-
-
-def _own_grids(folder: str | None) -> list[str]:
-    return [] if folder is None else sorted(path.stem for path in Path(folder).expanduser().glob("*.y*ml"))

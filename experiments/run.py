@@ -13,7 +13,7 @@ from typing import IO, cast
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments import completion, config, usage
+from experiments import completion, config, names, usage
 from experiments.pools.parts import server
 from experiments.recording.patience import trouble_of
 from experiments.scheduling.signals import INTERRUPTED, Outlet
@@ -54,6 +54,7 @@ def _answer(arguments: Sequence[str], console: Console, *, as_json: bool) -> int
         return 0
     words = [word for word in arguments if word != JSON]
     settings = config.read(words)
+    names.check(settings)
     if as_json and not (settings.plan and settings.grid):
         raise ValueError(f"{JSON} is for a plan: give grid=NAME plan=true {JSON}")
     if settings.grid is None:

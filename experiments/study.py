@@ -14,6 +14,7 @@ from dhm.fields import replace_at
 from dhm.losses import weights
 from dhm.registry import unknown
 from dhm.replicas import check_batches
+from experiments import names
 from experiments.benchmarks import BENCHMARKS, Benchmark
 from experiments.costs import cost_of
 from experiments.grid import GRIDS, Grid, Plan, Variant
@@ -22,7 +23,6 @@ from experiments.scheduling.selection import Selection
 from experiments.search import Search
 from experiments.stores import Stores
 
-RETRY = ("failed", "stale")
 MOST_SEEDS = 10_000
 
 
@@ -249,5 +249,5 @@ def _seeds(asked: int | Sequence[int] | str | None, grid: Grid) -> list[int]:
 
 def check_retry(retry: str | None) -> None:
     """A ValueError unless it is a class of cells that can be run again, or none."""
-    if retry is not None and retry not in RETRY:
-        raise unknown("retry", retry, RETRY)
+    if retry is not None and retry not in names.RETRY:
+        raise unknown("retry", retry, names.RETRY)

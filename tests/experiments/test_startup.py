@@ -47,6 +47,22 @@ def test_a_misspelt_setting_is_told_before_anything_heavy_is_loaded() -> None:
     assert "Did you mean 'epochs'" in told
 
 
+@pytest.mark.parametrize(
+    ("setting", "meant"),
+    [
+        ("grid=metods", "methods"),
+        ("benchmark=cifr10", "cifar10"),
+        ("recipe=relesed", "released"),
+        ("retry=fail", "failed"),
+        ("arch=resnt20", "resnet20"),
+    ],
+)
+def test_a_misspelt_name_is_told_before_anything_heavy_is_loaded(setting: str, meant: str) -> None:
+    code, there, told = loaded("grid=methods", setting) if not setting.startswith("grid") else loaded(setting)
+    assert (code, there) == (2, set())
+    assert f"Did you mean '{meant}'?" in told
+
+
 @pytest.mark.parametrize("module", ["status", "clean", "reproduce", "stores.__main__"])
 @pytest.mark.parametrize("word", ["--help", "--unknown"])
 def test_the_smaller_commands_answer_before_anything_heavy_is_loaded(module: str, word: str) -> None:

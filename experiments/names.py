@@ -1,0 +1,54 @@
+"""Names that a command line may give, known without loading what they name.
+
+A misspelt one is told at once, and a shell completes them. Those of registries are found by their files or stand here
+once more, since the registries would load torch; a test holds them to these.
+"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from dhm.registry import unknown
+
+GRIDS = tuple(sorted(path.stem for path in (Path(__file__).parent / "grids").glob("[!_]*.py")))  # a grid a file
+BENCHMARKS = ("digits", "cifar10", "cifar100", "image_folder", "imagenet")
+RECIPES = ("documented", "released")
+RETRY = ("failed", "stale")
+FACTORS = ("arch", "method", "positions", "branch_depth", "fork_probability", "term")
+ARCHITECTURES = (
+    *("resnet8", "resnet14", "resnet20", "resnet32", "resnet110", "resnet1202"),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("wrn_10_1", "wrn_16_8", "wrn_28_10"),
+    *("densenet_10_6", "densenet_40_12", "densenet_100_12", "densenet_100_24"),
+    *("densenet_bc_100_12", "densenet_bc_190_40", "densenet_bc_250_24"),
+)
+KNOWN = {
+    "grid": GRIDS,
+    "benchmark": BENCHMARKS,
+    "recipe": RECIPES,
+    "retry": RETRY,
+    "arch": ARCHITECTURES,
+}
+_MORE = {"arch": "torchvision/"}  # names of a family, which are not listed
+_WORDS = {"arch": "architecture"}
+
+
+def of_folder(folder: str | None) -> list[str]:
+    """The grids of a user's folder: each has the name of its file."""
+    return [] if folder is None else sorted(path.stem for path in Path(folder).expanduser().glob("*.y*ml"))
+
+
+def check(settings: DictConfig) -> None:
+    """Find a name that there is not.
+
+    Raises:
+        ValueError: it suggests the nearest that there is.
+    """
+    for setting, known in KNOWN.items():
+        name = None if OmegaConf.is_missing(settings, setting) else settings[setting]
+        if name is None or name in known or (setting == "grid" and settings.grid_dir is not None):
+            continue
+        family = _MORE.get(setting)
+        if family is None or not str(name).startswith(family):
+            choices = known if family is None else (*known, f"{family}NAME")
+            raise unknown(_WORDS.get(setting, setting), name, choices)
