@@ -193,8 +193,8 @@ SECTIONS = {
     "epoch": Section(
         title="whole epochs, with their data and their record",
         text="As above, but whole epochs: the released way starts its DataLoader's workers, has the host read every\n"
-        "term at every step and prints; ours writes its metrics into MLflow. Epochs are of 3,200 images (ResNet-32)\n"
-        "and 128 (WRN-16-8); tracking's share is that of an epoch of 50,000.",
+        "term at every step and prints; ours writes a checkpoint, and its metrics into MLflow. Epochs are of\n"
+        "3,200 images (ResNet-32) and 128 (WRN-16-8); tracking's share is that of an epoch of 50,000.",
         header=(*ARMS, "tracking, ms an epoch", "share of an epoch of CIFAR-100"),
         rows=_epoch,
     ),

@@ -185,7 +185,8 @@ class SimulatedPool:
             when = now
             for epoch in range(epochs + 1):
                 when = now + START_S + seconds * epoch / weather.epochs
-                self._expect(when, Word(slot, Progress(epoch, weather.epochs, error, seconds)), job)
+                progress = Progress(epoch, weather.epochs, error, seconds, saved=epoch)
+                self._expect(when, Word(slot, progress), job)
             self._expect(when, end, job)
 
     def _expect(self, when: float, what: Word | Ended, job: Job) -> None:
