@@ -27,7 +27,7 @@ from torchvision import datasets, transforms
 
 from benchmarks.machine import describe, device_words, settle, write
 from dhm.data import DataError, DataSet, RawData, load
-from dhm.engine import train_one_epoch
+from dhm.engine import torch_settings, train_one_epoch
 from dhm.recipe import DataSpec, Recipe
 from dhm.training import Runtime, Training
 from experiments.benchmarks import BENCHMARKS
@@ -200,7 +200,8 @@ def measure_training(
     for turn in range(rounds + 1):
         for arm, training in arms.items():
             started, began = time.perf_counter(), processor()
-            train_one_epoch(training)
+            with torch_settings(training.recipe, training.runtime):
+                train_one_epoch(training)
             settle(device)
             if turn:  # the first one warms up
                 found[arm].append((time.perf_counter() - started, processor() - began))

@@ -29,7 +29,7 @@ import torch
 from benchmarks.machine import describe, device_words, settle, write
 from benchmarks.released_way import ReleasedWay, loader
 from dhm.data import RawData
-from dhm.engine import train_one_epoch
+from dhm.engine import torch_settings, train_one_epoch
 from dhm.recipe import Recipe
 from dhm.training import Runtime, Training
 from experiments.benchmarks import BENCHMARKS
@@ -76,11 +76,20 @@ def arm(name: str, recipe: Recipe, steps: int, *, threads: int, rounds: int, dev
     if name == RELEASED:
         released = ReleasedWay(recipe, 0, in_channels=3, num_classes=CLASSES, device=device)
         batches = iter(loader(images(batch * steps), recipe, length=batch * steps * (rounds + 1), device=device))
-        return lambda: void(released.train(itertools.islice(batches, steps)))
+        # Its scripts let cuDNN choose the quickest kernels.
+        anyhow = Runtime(device=device, threads=threads, deterministic=False)
+        return lambda: _under(recipe, anyhow, lambda: released.train(itertools.islice(batches, steps)))
     runtime, changes = OURS[name]
     where = Runtime(device=device, threads=threads, **runtime)
-    training = Training(dataclasses.replace(recipe, **changes), 0, where, images(batch * steps))
-    return lambda: void(train_one_epoch(training))
+    recipe = dataclasses.replace(recipe, **changes)
+    training = Training(recipe, 0, where, images(batch * steps))
+    return lambda: _under(recipe, where, lambda: train_one_epoch(training))
+
+
+def _under(recipe: Recipe, runtime: Runtime, call: Callable[[], object]) -> None:
+    """Do something with torch's settings as a run has them."""
+    with torch_settings(recipe, runtime):
+        call()
 
 
 @contextlib.contextmanager
@@ -90,10 +99,6 @@ def fresh_compiler() -> Iterator[None]:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
         yield
         del os.environ["TORCHINDUCTOR_CACHE_DIR"]
-
-
-def void(_: object) -> None:
-    """Drop a result."""
 
 
 def compared(seconds: Mapping[str, Sequence[float]], images: int) -> dict[str, dict[str, Any]]:

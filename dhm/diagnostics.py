@@ -211,8 +211,10 @@ def _cosines(rows: list[Tensor]) -> Tensor:
 
 
 @contextmanager
-def _measuring(network: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
+def _measuring(network: BranchedNetwork, *, batch_statistics: bool) -> Iterator[None]:
     """Evaluation mode, with BatchNorm on the batch's own statistics if asked; afterwards all is as it was.
+
+    Maps are kept: several backward passes go through them, and computing them again serves but one.
 
     A BatchNorm that has no running statistics normalises by the batch in evaluation mode too, and one that is
     synchronised over replicas then does so by itself: the others do not take part in a measurement.
@@ -220,12 +222,15 @@ def _measuring(network: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
     modes = [(module, module.training) for module in network.modules()]
     norms = [part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     running = [(part.running_mean, part.running_var) for part in norms]
+    recompute = network.recompute
     try:
         network.eval()
+        network.recompute = False
         for part in norms if batch_statistics else ():
             part.running_mean = part.running_var = None
         yield
     finally:
+        network.recompute = recompute
         for module, mode in modes:
             module.training = mode
         for part, (mean, variance) in zip(norms, running, strict=True):

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -44,7 +45,7 @@ def fit(
     # Read before the other replicas do, who then find what was downloaded or decoded.
     images = data or load(recipe.data, runtime.data_root, runtime.cache)
     follower = functools.partial(_follow, recipe=recipe, seed=seed, runtime=runtime, data=data)
-    with _torch_settings(recipe, runtime), replicated(recipe.replicas, runtime.device, follower) as replica:
+    with torch_settings(recipe, runtime), replicated(recipe.replicas, runtime.device, follower) as replica:
         training = Training(recipe, seed, runtime, images, replica)
         for callback in callbacks:
             callback.on_start(training)
@@ -53,6 +54,7 @@ def fit(
             metrics = train_one_epoch(training, callbacks)
             training.step_seconds.append((time.perf_counter() - started) / training.steps)
             metrics |= evaluate(training)
+            replica.require_all()
             _require_finite(training, metrics)
             training.seconds += time.perf_counter() - started
             for callback in callbacks:
@@ -67,7 +69,7 @@ def fit(
 def _follow(replica: Replica, *, recipe: Recipe, seed: int, runtime: Runtime, data: DataSet | None) -> None:
     """What the other replicas of a run do: train along with the first, and nothing else."""
     runtime = dataclasses.replace(runtime, parts=())
-    with _torch_settings(recipe, runtime):
+    with torch_settings(recipe, runtime):
         training = Training(recipe, seed, runtime, data, replica)
         while training.epoch < recipe.epochs:
             train_one_epoch(training)
@@ -178,17 +180,21 @@ def _require_finite(training: Training, metrics: dict[str, float]) -> None:
 
 
 @contextmanager
-def _torch_settings(recipe: Recipe, runtime: Runtime) -> Iterator[None]:
+def torch_settings(recipe: Recipe, runtime: Runtime) -> Iterator[None]:
     """The settings that torch keeps for the whole process, put back afterwards."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     benchmark = torch.backends.cudnn.benchmark
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
     on_gpu = torch.device(runtime.device).type == "cuda"
     try:
         torch.set_num_threads(runtime.threads)
         torch.use_deterministic_algorithms(on_gpu and runtime.deterministic)
+        # Deterministic algorithms would otherwise fill every new tensor, a kernel each; none is read before written.
+        memory.fill_uninitialized_memory = False
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.tf32
         torch.backends.cudnn.benchmark = on_gpu and not runtime.deterministic
         yield
@@ -197,3 +203,4 @@ def _torch_settings(recipe: Recipe, runtime: Runtime) -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cudnn.benchmark = benchmark
+        memory.fill_uninitialized_memory = filled

@@ -70,7 +70,7 @@ def replicated(count: int, device: str, follow: Callable[[Replica], None]) -> It
                 others.start(_run, Replica(index, count), device, store, task)
             others.wait_until_ready()
             with _joined(first, device, store):
-                yield first
+                yield dataclasses.replace(first, gone=others.gone)
         except Exception as error:
             # A replica that is gone shows as a collective that fails, a moment before its process has ended.
             failure = others.failure(NOTICE if isinstance(error, RuntimeError) else 0)
@@ -86,12 +86,16 @@ class _Others:
 
     Args:
         on_gpu: whether a collective that a replica has left must be broken off: on a CPU it fails by itself.
+
+    Attributes:
+        gone: set once one of them has ended.
     """
 
     def __init__(self, *, on_gpu: bool) -> None:
         self._on_gpu = on_gpu
         self._running: list[tuple[BaseProcess, connection.Connection]] = []
         self._closed = threading.Event()
+        self.gone = threading.Event()
 
     def start(self, target: Callable[..., None], replica: Replica, *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
@@ -141,6 +145,7 @@ class _Others:
     def _watch(self) -> None:
         """See to it that the first replica does not wait for ever for one that is gone."""
         connection.wait([process.sentinel for process, _ in self._running])
+        self.gone.set()
         if self._on_gpu and not self._closed.is_set():
             _break_off()
         if not self._closed.wait(GRACE):

@@ -5,6 +5,7 @@ records and saves (`dhm.processes`).
 """
 
 import dataclasses
+import threading
 
 import torch
 from torch import Tensor, distributed, nn
@@ -19,10 +20,12 @@ class Replica:
     Args:
         index: 0 is the run itself.
         count: how many there are.
+        gone: set where another replica's process has ended; of the first alone.
     """
 
     index: int = 0
     count: int = 1
+    gone: threading.Event | None = dataclasses.field(default=None, compare=False)
 
     def share(self, batch: Tensor) -> Tensor:
         """Its part of a batch (B, ...). Shares are as equal as can be: the first ones may be larger by one."""
@@ -49,7 +52,16 @@ class Replica:
         if recipe.sync_batch_norm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         at_times_unused = any(branch.fork_probability < 1 for branch in recipe.branches)
-        return nn.parallel.DistributedDataParallel(network, find_unused_parameters=at_times_unused)
+        # The running statistics of the first replica are those that count; it alone evaluates.
+        return nn.parallel.DistributedDataParallel(
+            network, find_unused_parameters=at_times_unused, broadcast_buffers=False
+        )
+
+    def require_all(self) -> None:
+        """A RuntimeError where another replica is gone: on a GPU the collectives that it has left end without one, and
+        leave gradients that are of this replica alone."""
+        if self.gone is not None and self.gone.is_set():
+            raise RuntimeError("another replica is gone")
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of a tensor over the replicas, in place."""

@@ -219,6 +219,11 @@ class Training:
             return
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
+        # The attempt before may have had another memory format, and a fused step takes momenta to lie as weights do.
+        for parameter, kept in self.optimiser.state.items():
+            for name, value in kept.items():
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                    kept[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
         self.history = [EpochRecord(**record) for record in state["history"]]
         self.class_errors = state["class_errors"]
         self.seconds, self.step_seconds = state["seconds"], state["step_seconds"]

@@ -25,7 +25,7 @@ class Slot:
 
     index: int
     device: str
-    visible: str
+    visible: str | None
     engine: str = ""
 
     @property

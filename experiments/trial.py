@@ -261,8 +261,12 @@ def _take(lock: FileLock, stop_asked: Callable[[], bool]) -> None:
     raise _BusyError(recorded=False)
 
 
-# The CPU's allocator and CUDA's libraries raise a plain RuntimeError.
-_NO_MEMORY = re.compile(r"can't allocate memory|CUDA error: out of memory|_STATUS_ALLOC_FAILED")
+# The CPU's allocator and CUDA's libraries raise a plain RuntimeError. A library that has no room for its handle says
+# that it is not initialised, and cuDNN, where none of its ways has room, that it finds no engine.
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|[Oo]ut of memory|_STATUS_(INTERNAL_ERROR_DEVICE_)?ALLOC(ATION)?_FAILED"
+    r"|(CUDNN|CUBLAS)_STATUS_NOT_INITIALIZED|unable to find an engine to execute this computation"
+)
 
 
 def class_of(error: Exception) -> str:

@@ -57,6 +57,8 @@ class DaliDecoder:
             try:
                 (images,) = pipeline.run()
             except RuntimeError as error:
+                if "memory" in str(error):  # of the GPU: no fault of the images
+                    raise
                 for index, _ in itertools.chain.from_iterable(reading):
                     decode(self._files[index], rgb)  # which names the one that cannot be read
                 said = " ".join(str(error).split())

@@ -1,8 +1,10 @@
 """What a term of the objective is."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from dhm.registry import Registry
@@ -45,7 +47,14 @@ def scale_of(
         for index, names in enumerate(heads):
             for name in names:
                 found[index] /= step.presence(name)
-    return None if all(factor == 1.0 for factor in found) else like.new_tensor(found)
+    return None if all(factor == 1.0 for factor in found) else constants(tuple(found), like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=256)
+def constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor (n,) of numbers that many steps use, kept: each copy to a GPU would hold up the step."""
+    with torch.inference_mode(mode=False):  # a tensor made in inference could not serve training later
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def of_each_head(kind: str, values: Tensor, step: Step) -> Terms:

@@ -1,12 +1,9 @@
 """Mimicking: `mimic`, between pairs of heads, T^2 KL(teacher || student) (released utils/metric.py)."""
 
-import functools
-
 import torch
 from torch import Tensor
 
-from dhm.losses.base import TERMS, Terms, scale_of
-from dhm.recipe import MimicSpec
+from dhm.losses.base import TERMS, Terms, constants, scale_of
 from dhm.steps import Step, pairs
 
 
@@ -21,16 +18,9 @@ def mimicking(logits: Tensor, labels: Tensor, step: Step) -> Terms:
     factors = [0.0 if f"{a}.{b}" in step.stopped else weight for a, b, weight in terms]
     names = tuple(f"mimic/{student}.{teacher}" for student, teacher, _ in terms)
     scale = scale_of(step, [(student, teacher) for student, teacher, _ in terms], logits, factors)
-    return Terms(names, matrix.flatten()[_places(mimic, step.heads, matrix.device)], scale)
-
-
-@functools.lru_cache(maxsize=256)
-def _places(mimic: MimicSpec, heads: tuple[str, ...], device: torch.device) -> Tensor:
-    """Where the pairs stand in the flat matrix of heads, (n,); kept, as each copy to a GPU would hold up the step."""
-    row = {head: index for index, head in enumerate(heads)}
-    chosen = [row[student] * len(heads) + row[teacher] for student, teacher, _ in pairs(mimic, heads)]
-    with torch.inference_mode(mode=False):  # a tensor made in inference could not serve training later
-        return torch.tensor(chosen, device=device, dtype=torch.long)
+    row = {head: index for index, head in enumerate(step.heads)}
+    places = tuple(row[student] * len(row) + row[teacher] for student, teacher, _ in terms)
+    return Terms(names, matrix.flatten()[constants(places, torch.long, matrix.device)], scale)
 
 
 def mimicking_matrix(

@@ -5,7 +5,8 @@ slots, or give each run a device, before you add them up.
 """
 
 import ctypes
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ RAPL = Path("/sys/class/powercap")
 JOULES_PER_WH = 3600.0
 
 Counter = Callable[[], float]
-"""Joules since some moment; only differences mean anything."""
+"""Joules since some moment; only differences mean anything. An OSError where it cannot be read just now."""
 
 
 class EnergyMeter(Callback):
@@ -31,15 +32,20 @@ class EnergyMeter(Callback):
         self._last = 0.0
 
     def on_start(self, training: Training) -> None:
-        """Find the counter of the run's device."""
-        self._counter = gpu_counter(training.device) if training.device.type == "cuda" else cpu_counter()
+        """Find the counter of the run's devices."""
+        replicas = [dataclasses.replace(training.replica, index=index) for index in range(training.replica.count)]
+        devices = [torch.device(replica.device(training.runtime.device)) for replica in replicas]
+        self._counter = gpu_counter(devices) if training.device.type == "cuda" else cpu_counter()
         self._last = self._counter() if self._counter else 0.0
 
     def measure(self, training: Training) -> dict[str, float]:
         """The epoch's energy; nothing where nobody counts it."""
         if self._counter is None:
             return {}
-        now = self._counter()
+        try:
+            now = self._counter()
+        except OSError:
+            return {}
         spent, self._last = now - self._last, now
         # A counter of a package starts again from 0 now and then.
         return {schema.EPOCH_ENERGY: spent / JOULES_PER_WH} if spent >= 0 else {}
@@ -66,20 +72,31 @@ def cpu_counter(folder: Path = RAPL) -> Counter | None:
     return joules if files else None
 
 
-def gpu_counter(device: torch.device, library: ctypes.CDLL | None = None) -> Counter | None:
-    """The GPU that this process sees, if its driver counts energy (Volta and later)."""
+def gpu_counter(devices: Sequence[torch.device], library: ctypes.CDLL | None = None) -> Counter | None:
+    """The GPUs of a run together, if their driver counts energy (Volta and later)."""
+    handles = []
     try:
         nvml = library or ctypes.CDLL("libnvidia-ml.so.1")
-        handle = ctypes.c_void_p()
-        name = f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode()
-        if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByUUID(name, ctypes.byref(handle)):
+        if nvml.nvmlInit_v2():
             return None
+        for device in devices:
+            handles.append(ctypes.c_void_p())
+            name = f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode()
+            if nvml.nvmlDeviceGetHandleByUUID(name, ctypes.byref(handles[-1])):
+                return None
     except (OSError, AttributeError):
         return None
 
     def joules() -> float:
-        value = ctypes.c_ulonglong()
-        nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(value))
-        return value.value / 1e3
+        found = 0.0
+        for handle in handles:
+            value = ctypes.c_ulonglong()
+            if nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(value)):
+                raise OSError("NVML does not tell the energy of a GPU")
+            found += value.value / 1e3
+        return found
 
-    return joules if joules() > 0 else None
+    try:
+        return joules if joules() > 0 else None
+    except OSError:
+        return None

@@ -17,6 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from analysis import schema
 from dhm.cost import Cost
+from dhm.export import main_state
 from dhm.recipe import DataSpec
 from dhm.training import Callback, EpochRecord, Result, Training
 from experiments.recording.energy import total
@@ -53,7 +54,7 @@ class Recorder(Callback):
         self._client = Patient(self._direct, self._patience)
         self.run_id = ""
         self._earlier: Run | None = None
-        self._on_gpu = False
+        self._gpus = 0
         self._there: set[int] = set()
         self._history: Sequence[EpochRecord] = ()
         self._pause, self._next_try = 0.0, 0.0
@@ -95,7 +96,7 @@ class Recorder(Callback):
     def on_start(self, training: Training) -> None:
         """Write what it is that begins, and learn which epochs the store has; they may be more than the checkpoint's,
         where the newest one was damaged."""
-        self._on_gpu = training.device.type == "cuda"
+        self._gpus = training.replica.count if training.device.type == "cuda" else 0
         self._history = training.history
         self._describe(training)
         if self._earlier is not None:
@@ -152,7 +153,7 @@ class Recorder(Callback):
         """Write the artifacts, the epochs that are lacking and the readings, and close the record."""
         files = {schema.CLASS_ERRORS_FILE: result.class_errors, **({"notes.json": notes} if notes else {})}
         with _folder_of(files) as folder:
-            torch.save(result.network.main_only().state_dict(), folder / schema.WEIGHTS_FILE)
+            torch.save(main_state(result.network), folder / schema.WEIGHTS_FILE)
             self._client.log_artifacts(self.run_id, str(folder))
         last = result.history[-1]
         cost = self._info.cost
@@ -166,8 +167,8 @@ class Recorder(Callback):
             schema.STEP_MS: result.step_ms,
             schema.SECONDS: result.seconds,
         }
-        if self._on_gpu:
-            values[schema.GPU_HOURS] = result.seconds / 3600
+        if self._gpus:
+            values[schema.GPU_HOURS] = self._gpus * result.seconds / 3600
         energy = total(result.history)
         if energy is not None:
             values[schema.ENERGY] = energy

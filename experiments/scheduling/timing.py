@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from dhm.engine import fit
 from dhm.recipe import Recipe
 from dhm.training import Callback, NotFiniteError, Runtime, Training
@@ -63,6 +65,8 @@ class _Clock(Callback):
         self.steps: list[tuple[float, float, int]] = []
 
     def on_step(self, training: Training) -> None:
+        if training.device.type == "cuda":  # otherwise the clock would tell when the step was asked for
+            torch.cuda.synchronize(training.device)
         now, size = time.monotonic(), training.recipe.optim.batch_size
         if self._last is not None:
             self.steps.append((self._last, now, min(size, training.batches.images - (training.step - 1) * size)))

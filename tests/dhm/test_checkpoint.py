@@ -10,7 +10,7 @@ import torch
 from dhm import checkpoint
 from dhm.checkpoint import DamagedError, load, load_newest, previous, remove, save
 from dhm.data import RawData
-from dhm.engine import fit
+from dhm.engine import fit, train_one_epoch
 from dhm.fields import replace_at
 from dhm.recipe import DataSpec, OptimSpec, Recipe
 from dhm.training import Callback, EpochRecord, Runtime, Training
@@ -210,6 +210,25 @@ def test_a_run_takes_up_its_checkpoint(path: Path, few_digits: RawData) -> None:
     again = Training(RECIPE, 0, Runtime(checkpoint=path), few_digits)
     assert (again.epoch, stem(again), again.notes) == (1, 1.0, [])
     assert again.history == [EpochRecord(0, 1.0, {"test/top1_error": 50.0})]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_momenta_lie_as_the_weights_do_in_whatever_layout_a_run_goes_on(
+    channels_last: bool, path: Path, few_digits: RawData
+) -> None:
+    """A fused step goes through both in the order of memory."""
+    before = Runtime(checkpoint=path, checkpoint_every=0, channels_last=not channels_last)
+    first = Training(RECIPE, 0, before, few_digits)
+    train_one_epoch(first)
+    first.history.append(EpochRecord(0, 1.0, {"test/top1_error": 50.0}))
+    first.save()
+    again = Training(RECIPE, 0, Runtime(checkpoint=path, channels_last=channels_last), few_digits)
+    assert again.epoch == 1
+    saved = load(path)["optimiser"]["state"]
+    for index, (parameter, kept) in enumerate(again.optimiser.state.items()):
+        momentum = kept["momentum_buffer"]
+        assert momentum.stride() == parameter.stride()
+        assert torch.equal(momentum, saved[index]["momentum_buffer"])
 
 
 def test_a_run_takes_up_the_one_before_where_the_last_is_damaged(path: Path, few_digits: RawData) -> None:

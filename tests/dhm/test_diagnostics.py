@@ -330,6 +330,12 @@ def test_a_run_that_was_killed_has_the_same_diagnostics(
     assert sum(any("initial_kl" in name for name in metrics) for metrics in split_metrics(resumed)[0]) == 1
 
 
+def test_they_are_the_same_where_maps_are_computed_again(few_digits: RawData) -> None:
+    kept = fit(DHM, 3, None, [Diagnostics()], few_digits)
+    again = fit(DHM, 3, Runtime(recompute=True), [Diagnostics()], few_digits)
+    assert split_metrics(again) == split_metrics(kept)
+
+
 def test_plain_training_has_no_heads_to_compare(few_digits: RawData) -> None:
     plain = replace_at(replace_at(DSL, "branches", ()), "epochs", 1)
     assert split_metrics(fit(plain, 0, None, [Diagnostics()], few_digits))[0] == [{}]

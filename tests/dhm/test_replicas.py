@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -311,3 +312,13 @@ def test_diagnostics_are_measured_by_the_first_alone(trained: Result) -> None:
     for record in trained.history:
         cosine = record.metrics["diagnostics/gradient_cosine_ce/main.side1"]
         assert math.isfinite(cosine) and -1 <= cosine <= 1
+
+
+def test_a_run_whose_replica_is_gone_does_not_go_on() -> None:
+    gone = threading.Event()
+    first = Replica(0, 2, gone)
+    first.require_all()
+    Replica().require_all()
+    gone.set()
+    with pytest.raises(RuntimeError, match="another replica is gone"):
+        first.require_all()

@@ -32,6 +32,12 @@ def test_arms_that_must_be_equal_are_and_others_are_not() -> None:
     judge(found, [["dsl", "idle"]], Path("log"))
 
 
+def test_what_has_no_deterministic_kernel_is_told_with_its_remedy() -> None:
+    error = "RuntimeError: pool_backward_cuda does not have a deterministic implementation, but you set it (a.py:1)"
+    with pytest.raises(ValueError, match=r"'dhm' fails at its first step.*; pool\.deterministic=false trains it\."):
+        judge(Probed(weights={}, failed=("dhm", error)), [], Path("log"))
+
+
 def test_equal_arms_that_come_apart_are_refused() -> None:
     with pytest.raises(ValueError, match="'dsl' and 'idle' must be equal to the bit"):
         judge(Probed(weights={"dsl": "a", "idle": "b"}), [["dsl", "idle"]], Path("log"))

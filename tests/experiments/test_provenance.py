@@ -3,15 +3,17 @@
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import unquote, urlparse
 
 import pytest
 import torch
 
 from analysis import schema
-from dhm.training import EpochRecord, Runtime
+from dhm.training import EpochRecord, Runtime, Training
 from experiments.recording import patch
-from experiments.recording.energy import cpu_counter, total
+from experiments.recording.energy import EnergyMeter, cpu_counter, gpu_counter, total
 from experiments.recording.patch import commit_of, working_tree
 from experiments.recording.provenance import code_hash
 from tests.experiments.conftest import Workplace
@@ -132,6 +134,41 @@ def test_energy_is_that_of_all_processors(tmp_path: Path) -> None:
     counter = cpu_counter(tmp_path)
     assert counter is not None and counter() == 12.0
     assert cpu_counter(tmp_path / "nowhere") is None
+
+
+def driver(counts: dict[bytes, int]) -> Any:
+    """NVML with a counter for each GPU, in millijoules; -1 cannot be read."""
+    names = sorted(counts)
+
+    def by_name(name: bytes, handle: Any) -> int:
+        handle._obj.value = names.index(name) + 1
+        return 0
+
+    def energy(handle: Any, value: Any) -> int:
+        count = counts[names[handle.value - 1]]
+        value._obj.value = max(count, 0)
+        return 0 if count >= 0 else 999
+
+    return SimpleNamespace(
+        nvmlInit_v2=lambda: 0,
+        nvmlDeviceGetHandleByUUID=by_name,
+        nvmlDeviceGetTotalEnergyConsumption=energy,
+    )
+
+
+def test_energy_is_that_of_all_gpus_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=device.index))
+    counts = {b"GPU-0": 5000, b"GPU-1": 7000}
+    devices = [torch.device("cuda:0"), torch.device("cuda:1")]
+    counter = gpu_counter(devices, driver(counts))
+    assert counter is not None and counter() == 12.0
+    counts[b"GPU-1"] = -1
+    with pytest.raises(OSError, match="energy"):
+        counter()
+    assert gpu_counter(devices, driver(counts)) is None
+    meter = EnergyMeter()
+    meter._counter = counter
+    assert meter.measure(cast(Training, None)) == {}, "an epoch whose end is not known has no energy"
 
 
 def test_energy_of_a_run_is_told_only_whole() -> None:

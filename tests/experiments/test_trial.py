@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from analysis import schema
 from dhm.engine import fit
 from experiments import trial
 from experiments.benchmarks import BENCHMARKS
-from experiments.trial import Progress
+from experiments.trial import Progress, class_of
 
 
 def said(monkeypatch: pytest.MonkeyPatch, every: float) -> list[Progress]:
@@ -18,6 +19,23 @@ def said(monkeypatch: pytest.MonkeyPatch, every: float) -> list[Progress]:
     recipe = dataclasses.replace(BENCHMARKS.get("digits").base(), epochs=2)
     fit(recipe, 0, callbacks=[trial._Reporter(words.append, lambda: False, "test/top1_error")])
     return words
+
+
+@pytest.mark.parametrize(
+    ("message", "failure"),
+    [
+        ("CUDA error: out of memory", schema.OUT_OF_MEMORY),
+        ("NCCL error: Cuda failure 2 'out of memory'", schema.OUT_OF_MEMORY),
+        ("GET was unable to find an engine to execute this computation", schema.OUT_OF_MEMORY),
+        ("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", schema.OUT_OF_MEMORY),
+        ("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", schema.OUT_OF_MEMORY),
+        ("CUDNN_STATUS_NOT_INITIALIZED", schema.OUT_OF_MEMORY),
+        ("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate", schema.OUT_OF_MEMORY),
+        ("Expected all tensors to be on the same device", schema.ERROR),
+    ],
+)
+def test_want_of_memory_is_known_by_its_words(message: str, failure: str) -> None:
+    assert class_of(RuntimeError(message)) == failure
 
 
 def test_a_run_tells_of_parts_of_a_long_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

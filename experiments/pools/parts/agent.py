@@ -55,7 +55,7 @@ class Agent:
 class _Session:
     def __init__(self, agent: Agent) -> None:
         self._agent, self._box = agent, Mailbox(agent.folder)
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "") if agent.device == "cuda" else ""
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") if agent.device == "cuda" else ""
         places = [Slot(index=index, device=agent.device, visible=visible) for index in range(agent.at_once)]
         _ignore_signals()
         self._pool = LocalPool(places, agent.target, agent.preload)

@@ -14,9 +14,10 @@ from experiments.pool import Target
 STOP = "stop"
 
 
-def serve(target: Target, job: Any, visible: str, log: str, channel: connection.Connection) -> None:
+def serve(target: Target, job: Any, visible: str | None, log: str, channel: connection.Connection) -> None:
     """What a run's process does: take its device, its log and its pipe, and run the target."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    if visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
     # Ctrl-C in a terminal, or its end, reaches every process of it; the scheduler alone decides, and says so through
     # the pipe.
     for number in (signal.SIGINT, signal.SIGHUP):
