@@ -76,7 +76,7 @@ def arm(name: str, recipe: Recipe, steps: int, *, threads: int, rounds: int, dev
     if name == RELEASED:
         released = ReleasedWay(recipe, 0, in_channels=3, num_classes=CLASSES, device=device)
         batches = iter(loader(images(batch * steps), recipe, length=batch * steps * (rounds + 1), device=device))
-        # Its scripts let cuDNN choose the quickest kernels.
+        # Its scripts let cuDNN choose the quickest kernels (cifar.py, imagenet.py: cudnn.benchmark).
         anyhow = Runtime(device=device, threads=threads, deterministic=False)
         return lambda: _under(recipe, anyhow, lambda: released.train(itertools.islice(batches, steps)))
     runtime, changes = OURS[name]
