@@ -1,12 +1,12 @@
 """Names that a command line may give, known without loading what they name.
 
-A misspelt one is told at once, and a shell completes them. Those of registries are found by their files or stand here
-once more, since the registries would load torch; a test holds them to these.
+A misspelt grid is told at once, and a shell completes them all. Those of registries are found by their files or stand
+here once more, since the registries would load torch; a test holds them to these.
 """
 
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from dhm.registry import unknown
 
@@ -22,15 +22,7 @@ ARCHITECTURES = (
     *("densenet_10_6", "densenet_40_12", "densenet_100_12", "densenet_100_24"),
     *("densenet_bc_100_12", "densenet_bc_190_40", "densenet_bc_250_24"),
 )
-KNOWN = {
-    "grid": GRIDS,
-    "benchmark": BENCHMARKS,
-    "recipe": RECIPES,
-    "retry": RETRY,
-    "arch": ARCHITECTURES,
-}
-_MORE = {"arch": "torchvision/"}  # names of a family, which are not listed
-_WORDS = {"arch": "architecture"}
+KNOWN = {"grid": GRIDS, "benchmark": BENCHMARKS, "recipe": RECIPES, "retry": RETRY, "arch": ARCHITECTURES}
 
 
 def of_folder(folder: str | None) -> list[str]:
@@ -39,16 +31,12 @@ def of_folder(folder: str | None) -> list[str]:
 
 
 def check(settings: DictConfig) -> None:
-    """Find a name that there is not.
+    """Find a grid or a class of cells that there is not. Of the others, somebody may have added one.
 
     Raises:
         ValueError: it suggests the nearest that there is.
     """
-    for setting, known in KNOWN.items():
-        name = None if OmegaConf.is_missing(settings, setting) else settings[setting]
-        if name is None or name in known or (setting == "grid" and settings.grid_dir is not None):
-            continue
-        family = _MORE.get(setting)
-        if family is None or not str(name).startswith(family):
-            choices = known if family is None else (*known, f"{family}NAME")
-            raise unknown(_WORDS.get(setting, setting), name, choices)
+    certain = ("retry",) if settings.grid_dir is not None else ("grid", "retry")
+    for setting in certain:
+        if settings[setting] is not None and settings[setting] not in KNOWN[setting]:
+            raise unknown(setting, settings[setting], KNOWN[setting])
