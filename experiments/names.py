@@ -31,12 +31,13 @@ def of_folder(folder: str | None) -> list[str]:
 
 
 def check(settings: DictConfig) -> None:
-    """Find a grid or a class of cells that there is not. Of the others, somebody may have added one.
+    """A ValueError for a grid or a class of cells that there is not. Of the others, somebody may have added one."""
+    check_retry(settings.retry)
+    if settings.grid is not None and settings.grid_dir is None and settings.grid not in GRIDS:
+        raise unknown("grid", settings.grid, GRIDS)
 
-    Raises:
-        ValueError: it suggests the nearest that there is.
-    """
-    certain = ("retry",) if settings.grid_dir is not None else ("grid", "retry")
-    for setting in certain:
-        if settings[setting] is not None and settings[setting] not in KNOWN[setting]:
-            raise unknown(setting, settings[setting], KNOWN[setting])
+
+def check_retry(retry: str | None) -> None:
+    """A ValueError unless it is a class of cells that can be run again, or none."""
+    if retry is not None and retry not in RETRY:
+        raise unknown("retry", retry, RETRY)

@@ -19,7 +19,7 @@ class Slot:
         index: from 0.
         device: as torch names it inside the run: `cpu` or `cuda`.
         visible: CUDA_VISIBLE_DEVICES of the run, one GPU for each of its replicas; empty for a CPU slot, and where an
-            engine chooses the GPUs.
+            engine chooses the GPUs. None leaves the variable as it is.
         engine: that it is a slot of, such as "slurm".
     """
 

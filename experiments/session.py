@@ -12,7 +12,7 @@ from dhm.data import DataSet
 from dhm.diagnostics import Diagnostics
 from dhm.replicas import check
 from dhm.training import Callback, Runtime
-from experiments import config, pools
+from experiments import config, names, pools
 from experiments.forecast import Trials, trials_ahead
 from experiments.grid import GRIDS, Plan
 from experiments.pool import Slot
@@ -22,7 +22,7 @@ from experiments.scheduling.outcome import Outcome
 from experiments.search import Search
 from experiments.stores import Stores
 from experiments.stores.addresses import locations
-from experiments.study import Request, check_retry, make_plan, with_selected
+from experiments.study import Request, make_plan, with_selected
 
 if TYPE_CHECKING:
     from experiments.scheduling.packing import Packer
@@ -56,7 +56,7 @@ class Session:
     """
 
     def __init__(self, settings: DictConfig) -> None:
-        check_retry(settings.retry)
+        names.check_retry(settings.retry)
         folder = Path(settings.store)
         # To another machine a relative path means nothing.
         folder = folder if settings.pool.kind == "local" else folder.resolve()

@@ -14,7 +14,6 @@ from dhm.fields import replace_at
 from dhm.losses import weights
 from dhm.registry import unknown
 from dhm.replicas import check_batches
-from experiments import names
 from experiments.benchmarks import BENCHMARKS, Benchmark
 from experiments.costs import cost_of
 from experiments.grid import GRIDS, Grid, Plan, Variant
@@ -245,9 +244,3 @@ def _seeds(asked: int | Sequence[int] | str | None, grid: Grid) -> list[int]:
     if len(set(wanted)) < len(wanted):
         raise ValueError(f"seeds={list(wanted)}: a seed stands twice")
     return list(wanted)
-
-
-def check_retry(retry: str | None) -> None:
-    """A ValueError unless it is a class of cells that can be run again, or none."""
-    if retry is not None and retry not in names.RETRY:
-        raise unknown("retry", retry, names.RETRY)

@@ -95,7 +95,7 @@ class Recorder(Callback):
 
     def on_start(self, training: Training) -> None:
         """Write what it is that begins, and learn which epochs the store has; they may be more than the checkpoint's,
-        where the newest one was damaged."""
+        where the newest one was damaged or the attempt before ended between two."""
         self._gpus = training.replica.count if training.device.type == "cuda" else 0
         self._history = training.history
         self._describe(training)
@@ -128,7 +128,7 @@ class Recorder(Callback):
             self._pause = min(2 * self._pause or FIRST_PAUSE, LONGEST_PAUSE)
             self._next_try = time.monotonic() + self._pause
         else:
-            self._pause, self._next_try = 0.0, 0.0
+            self._pause = 0.0
 
     def _write(self, history: Sequence[EpochRecord], client: Any, readings: Sequence[Metric] = ()) -> None:
         """Write the epochs that the store lacks, and the readings with the last of them."""

@@ -8,14 +8,14 @@ from typing import Any
 
 
 def work(job: dict[str, Any], send: Callable[[Any], None], stop_asked: Callable[[], bool]) -> Any:
-    send({"pid": os.getpid(), "visible": os.environ["CUDA_VISIBLE_DEVICES"]})
+    send({"pid": os.getpid(), "visible": os.environ.get("CUDA_VISIBLE_DEVICES")})
     print("printed by", job["do"], flush=True)
     return {"report": report, "wait": wait}[job["do"]](stop_asked)
 
 
 def report(stop_asked: Callable[[], bool]) -> Any:
     return {
-        "visible": os.environ["CUDA_VISIBLE_DEVICES"],
+        "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "main": sys.modules["__main__"].__name__,
         "torch": "torch" in sys.modules,
         "cuda_started": sys.modules["torch"].cuda.is_initialized(),

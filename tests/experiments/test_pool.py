@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.pool import Ended, Word
+from experiments.pool import Ended, Slot, Word
 from experiments.pools.local import LocalPool
 from experiments.pools.parts.gpus import choose_gpus, slots
 from tests.experiments.jobs import work
@@ -97,6 +97,15 @@ def test_gpu_slots_of_a_made_up_list_see_their_own_device(tmp_path: Path) -> Non
 def test_cpu_slots_see_no_gpu(pool: LocalPool, tmp_path: Path) -> None:
     start(pool, tmp_path / "log", report=1)
     assert ended(pool).outcome["visible"] == ""
+
+
+def test_a_slot_may_leave_the_choice_of_gpus_to_whoever_made_it(tmp_path: Path) -> None:
+    pool = LocalPool([Slot(index=0, device="cuda", visible=None)], work)
+    try:
+        start(pool, tmp_path / "log", report=0)
+        assert ended(pool).outcome["visible"] == os.environ.get("CUDA_VISIBLE_DEVICES")
+    finally:
+        pool.close()
 
 
 def test_a_run_ends_with_its_scheduler(tmp_path: Path) -> None:
