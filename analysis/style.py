@@ -161,15 +161,20 @@ def finish(
 
 def save(made: Figure, stem: Path) -> list[Path]:
     """Write STEM.png and STEM.pdf, the same bytes for the same figure, and return the paths."""
+    made.set_dpi(DPI)
     paths = []
-    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
-        path = stem.with_name(stem.name + suffix)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=suffix)
-        os.close(handle)
-        with look():
+    with look():
+        layout = made.get_layout_engine()
+        if layout is not None:
+            # Once, for both files; left to them, it would take a drawing of its own.
+            layout.execute(made)
+            made.set_layout_engine(None)
+        for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
+            path = stem.with_name(stem.name + suffix)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=suffix)
+            os.close(handle)
             made.savefig(temporary, metadata=metadata, dpi=DPI)
-            made.set_layout_engine(None)  # everything has its place now: finding it takes as long as drawing
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-        paths.append(path)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+            paths.append(path)
     return paths
