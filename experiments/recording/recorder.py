@@ -24,9 +24,7 @@ from experiments.recording.energy import total
 from experiments.recording.opening import Opening, create, own, records, reopen
 from experiments.recording.patience import FIRST_PAUSE, LONGEST_PAUSE, Patience, Patient, trouble_of
 from experiments.recording.provenance import numerics
-from experiments.recording.tracking import quieten
-
-BATCH = 1000  # metrics that MLflow takes at once
+from experiments.recording.tracking import BATCH, quieten
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
