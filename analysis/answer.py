@@ -16,17 +16,18 @@ def answer(arms: Sequence[Mapping[str, Any]], places: int, seeds: int, *, grown:
 
     Args:
         arms: rows of `analysis.effects.effects` that are compared with a baseline.
-        places: decimals of an error.
+        places: decimals of a difference.
         seeds: how many the grid has.
         grown: whether seeds were added look by look; power is that of a fixed number of them, so none is told.
     """
-    told = sorted((row for row in arms if not math.isnan(row["low"])), key=lambda row: float(row["difference"]))
+    told = sorted((row for row in arms if not math.isnan(row["p"])), key=lambda row: float(row["difference"]))
     if not told:
         return ""
     better = [row for row in told if row["verdict"] == stats.BETTER]
     worse = [row for row in reversed(told) if row["verdict"] == stats.WORSE]
     if not better and not worse:
-        return f"{_none(told)} {_chance(told, places, 0 if grown else seeds)}"
+        few = "" if len(told) == len(arms) else f" by arms with {stats.MIN_PAIRS} seeds or more"
+        return f"{_none(told)} {_chance(told, places, 0 if grown else seeds, few)}"
     first = ", and ".join(
         f"{_named(rows)} {'is' if len(rows) == 1 else 'are'} {verdict} than {_baseline(rows)}"
         for rows, verdict in ((better, stats.BETTER), (worse, stats.WORSE))
@@ -41,22 +42,26 @@ def _none(arms: Sequence[Mapping[str, Any]]) -> str:
     return f"None of the {len(arms)} arms is shown to differ from {_baseline(arms)}."
 
 
-def _chance(arms: Sequence[Mapping[str, Any]], places: int, seeds: int) -> str:
-    """What was seen, and what so many seeds could have shown; that is what the table's caption says of them."""
+def _chance(arms: Sequence[Mapping[str, Any]], places: int, seeds: int, few: str) -> str:
+    """What was seen, and what so many seeds could have shown of the arm that varies most; the table's caption has it of
+    every arm."""
     most = max(arms, key=lambda row: abs(row["difference"]))
-    seen = f"The largest difference seen, {number(most['difference'], places, signed=True)} points of {most['variant']}"
-    reach = [power.detectable(row["sd_difference"], int(row["pairs"])) for row in arms] if seeds else []
-    least = min((difference for difference in reach if not math.isnan(difference)), default=math.nan)
-    if math.isnan(least):
-        return f"{seen}, may be chance."
+    size = number(most["difference"], places, signed=True)
+    seen = f"The largest difference seen{few}, {size} points of {most['variant']}, may be chance"
+    level = power.level_of(len(arms))
+    reach = [power.detectable(row["sd_difference"], int(row["pairs"]), level) for row in arms] if seeds else []
+    enough = max((difference for difference in reach if not math.isnan(difference)), default=math.nan)
+    if math.isnan(enough):
+        return f"{seen}."
     return (
-        f"{seen}, may be chance: {seeds} seeds miss {100 * (1 - power.POWER):.0f} % of true differences of "
-        f"{number(least, places)} points, and more of smaller ones."
+        f"{seen}: where arms vary as these do, {seeds} seeds show a true difference of {number(enough, places)} points "
+        f"in {100 * power.POWER:.0f} % of studies, and smaller ones in fewer."
     )
 
 
 def _most(row: Mapping[str, Any], compared: int, shown: int, places: int) -> str:
-    size = f"{number(row['difference'], places, signed=True)} points {span(row['low'], row['high'], places)}"
+    interval = "" if math.isnan(row["low"]) else f" {span(row['low'], row['high'], places)}"
+    size = f"{number(row['difference'], places, signed=True)} points{interval}"
     said = f"The largest difference shown is {size} of {row['variant']}"
     rest = compared - shown
     if rest == 0:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from analysis.plan import Plan, folder
 if TYPE_CHECKING:
     from analysis.tables.table import Table
 
-STORE = "sqlite:///results/store/mlflow.db"
+STORE = f"sqlite:///{store.USUAL}"
 OUT = "results"
 
 
@@ -84,8 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", action="store_true", help="also all of it in one page to mail: report.html")
     parser.add_argument("--quiet", action="store_true", default=bool(os.environ.get("DHM_QUIET")))
     given = sys.argv[1:] if arguments is None else arguments
-    # `store=DIR`, as the other commands have it.
-    options = parser.parse_args([f"--{word}" if re.match(r"(store|out|plan)=", word) else word for word in given])
+    # `store=DIR` and `results=DIR`, as the other commands have them.
+    words = [re.sub(r"^results=", "out=", word) for word in given]
+    options = parser.parse_args([f"--{word}" if re.match(r"(store|out|plan)=", word) else word for word in words])
     if "://" not in options.store:
         options.store = f"sqlite:///{Path(options.store) / 'mlflow.db'}"
     try:
@@ -208,9 +209,8 @@ def _write_table(table: "Table", stem: Path, origin: Mapping[str, Any]) -> list[
 
 def _origin(grid: GridData) -> dict[str, Any]:
     """Say where a grid's numbers come from, without what changes when nothing was run."""
-    plan = {key: value for key, value in asdict(grid.plan).items() if key != "updated"}
     return {
-        "plan": plan,
+        "plan": grid.plan.content,
         "metric": schema.FINAL_TOP1,
         "code": sorted(set(map(str, grid.cells[schema.CODE]))),
         "commits": sorted(set(map(str, grid.cells[schema.COMMIT].dropna()))),

@@ -38,7 +38,7 @@ def effects(grid: GridData) -> pd.DataFrame:
         }
         if plan.is_arm(variant.name):
             against = plan.baseline_of(variant.name)
-            result = _compared(grid, variant.name, against)
+            result = compared(grid, variant.name, against)
             row |= {"against": against, "pairs": result.n, "difference": result.mean}
             row |= {"sd_difference": result.sd, "low": result.low, "high": result.high}
             row |= {"d_z": result.d_z, "p": result.p}
@@ -50,8 +50,9 @@ def effects(grid: GridData) -> pd.DataFrame:
     return frame
 
 
-def _compared(grid: GridData, arm: str, against: str) -> stats.Paired:
-    errors = grid.by_seed(arm), grid.by_seed(against)
+def compared(grid: GridData, arm: str, against: str, metric: str = schema.FINAL_TOP1) -> stats.Paired:
+    """Compare two variants by the rule by which the grid's seeds were added."""
+    errors = grid.by_seed(arm, metric), grid.by_seed(against, metric)
     if not grid.plan.looks:
         return stats.paired(*errors)
     return sequential.compare(grid.plan.looks, *errors, grid.plan.seeds_of(arm))

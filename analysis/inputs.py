@@ -3,7 +3,7 @@
 import hashlib
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ LIBRARIES = ("fonttools", "matplotlib", "numpy", "pandas", "pillow", "scipy", "s
 
 def of_plan(plan: Plan) -> str:
     """Digest of a plan, without what changes when nothing was run."""
-    return _digest(*(item for item in asdict(plan).items() if item[0] != "updated"))
+    return _digest(*plan.content.items())
 
 
 def of_grid(grid: GridData) -> str:

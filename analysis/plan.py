@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 from analysis.schema import BASELINE
@@ -26,7 +26,13 @@ class VariantRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The plan of a grid as it was last run. `updated` is in seconds since the epoch."""
+    """The plan of a grid as it was last run.
+
+    Attributes:
+        updated: in seconds since the epoch.
+        place: what a command says to find the store that this was read from; nothing for the usual one. No part of the
+            record.
+    """
 
     plan_id: str
     grid: str
@@ -49,9 +55,12 @@ class Plan:
     experiment_id: str
     search: Mapping[str, Any] | None = None  # as the schema has it; none for a plain grid
     sequential: Mapping[str, Any] | None = None  # as the schema has it; none where all variants have all seeds
+    place: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any], *, experiment: str, experiment_id: str) -> "Plan":
+    def from_record(
+        cls, record: Mapping[str, Any], *, experiment: str, experiment_id: str, place: Sequence[str] = ()
+    ) -> "Plan":
         """Read a decoded record. ValueError where a key is missing or the baseline is no variant."""
         try:
             plan = cls(
@@ -76,6 +85,7 @@ class Plan:
                 experiment_id=experiment_id,
                 search=record.get("search"),
                 sequential=record.get("sequential"),
+                place=tuple(place),
             )
         except KeyError as missing:
             raise ValueError(
@@ -85,6 +95,11 @@ class Plan:
         if plan.baseline not in plan.names:
             raise ValueError(f"baseline {plan.baseline!r} of plan {plan.plan_id!r} is none of {list(plan.names)}")
         return plan
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What of it decides about a table or a figure, as plain values: not where it is, nor when it was last run."""
+        return {name: value for name, value in asdict(self).items() if name not in ("updated", "place")}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,6 +130,7 @@ class Plan:
             *self.overrides,
             *self.extent,
             f"seeds={seeds}",
+            *self.place,
         ]
         return "python -m experiments.run " + shlex.join(words)
 

@@ -77,10 +77,10 @@ def bootstrap(differences: Sequence[float]) -> tuple[float, float]:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean of `values` and its 95 % t interval; NaN limits below MIN_PAIRS values."""
+    """Return the mean and its 95 % t interval; NaN limits below MIN_PAIRS values, or where all are equal."""
     data = np.asarray(values, dtype=float)
     mean = float(data.mean()) if len(data) else math.nan
-    if len(data) < MIN_PAIRS:
+    if len(data) < MIN_PAIRS or np.ptp(data) <= 1e-9 * max(1.0, abs(mean)):
         return mean, math.nan, math.nan
     half = float(stats.t.ppf(1 - LEVEL / 2, len(data) - 1)) * float(data.std(ddof=1)) / math.sqrt(len(data))
     return mean, mean - half, mean + half

@@ -12,7 +12,7 @@ from analysis.data import GridData, IncompleteError, records
 from analysis.effects import effects
 from analysis.plan import Plan
 from analysis.tables.comparison import span
-from analysis.tables.table import decimals, number, spread
+from analysis.tables.table import decimals, difference_decimals, number, spread
 
 _SHOWN = 12  # arms that a terminal can list
 
@@ -32,7 +32,8 @@ def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -
         told.append(f"NOT COMPLETE: {' '.join(grid.remarks)}")
     places = decimals(row["sd"] for row in rows)
     arms = [row for row in rows if row["against"] is not None]
-    told += filter(None, [answer(arms, places, len(plan.seeds), grown=bool(plan.looks))])
+    finer = difference_decimals(places, (row["sd_difference"] for row in arms))
+    told += filter(None, [answer(arms, finer, len(plan.seeds), grown=bool(plan.looks))])
     for row in rows:
         if row["against"] is None:
             told.append(f"Baseline {row['variant']}: {spread(row['mean'], row['sd'], places)} % top-1 error.")
@@ -46,7 +47,7 @@ def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -
         to = "the baseline named" if several else shown[0]["against"]
         interval = "" if all(math.isnan(row["low"]) for row in shown) else " [95 % interval]"
         told.append(f"Difference to {to} in percentage points{interval}; below zero is better:")
-    told += [_line(row, places, width, several) for row in shown]
+    told += [_line(row, finer, width, several) for row in shown]
     if len(shown) < len(arms):
         told.append(f"  and {len(arms) - len(shown)} more, see the table.")
     return "\n".join([*told, *_trust(plan, arms)])
@@ -70,9 +71,13 @@ def _trust(plan: Plan, arms: Sequence[dict[str, Any]]) -> list[str]:
     """Say how verdicts came about, and by which rule seeds were added."""
     if not arms:
         return []
-    compared = sum(not math.isnan(row["low"]) for row in arms)
+    compared = sum(not math.isnan(row["p"]) for row in arms)
+    if not compared and len(plan.seeds) < stats.MIN_PAIRS:
+        return [f"With {_seeds(len(plan.seeds))} no difference can be told from chance; use {stats.MIN_PAIRS} or more."]
     if not compared:
-        return [f"With {_seeds(len(plan.seeds))} no difference can be told from chance; use 3 or more."]
+        return [
+            f"No arm has {stats.MIN_PAIRS} seeds in common with its baseline: no difference can be told from chance."
+        ]
     told = [
         "Differences are paired by seed; verdicts are corrected for "
         f"{compared} comparison{'s' if compared != 1 else ''} (Holm)."

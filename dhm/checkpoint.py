@@ -31,7 +31,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     payload = buffer.getbuffer()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _part(path)
     try:
         with temporary.open("wb") as file:
             file.write(MAGIC)
@@ -54,6 +54,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def previous(path: Path) -> Path:
     """Where the checkpoint before the last one is kept."""
     return path.with_name(f"{path.name}.previous")
+
+
+def _part(path: Path) -> Path:
+    """What is being written; a run has one process that writes its checkpoint."""
+    return path.with_name(f".{path.name}.part")
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -90,5 +95,5 @@ def load_newest(path: Path, device: torch.device | str = "cpu") -> tuple[dict[st
 
 def remove(path: Path) -> None:
     """Delete a checkpoint, the one before it, and what a process that was killed was writing."""
-    for candidate in (path, previous(path), *path.parent.glob(f".{path.name}.*")):
+    for candidate in (path, previous(path), _part(path)):
         candidate.unlink(missing_ok=True)

@@ -41,6 +41,10 @@ class Study:
     plan: Plan
     words: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        told = f"{len(self.plan.variants)} variants, {len(self.cells)} cells"
+        return f"Study({self.plan.experiment}, plan {self.plan.plan_id}: {told})"
+
     @property
     def cells(self) -> Sequence[Cell]:
         """What it trains: every variant at every seed."""
@@ -89,6 +93,8 @@ def run(
     Raises:
         ValueError: as `plan`; or the study is being run already.
     """
+    if not isinstance(study, Study):
+        raise ValueError(f"run({study!r}): give what plan(...) returned, as in run(plan('methods'))")
     words = (*study.words, *_words({**(settings or {}), **more}))
     console = console or Console(highlight=False)
     if console.is_jupyter:  # there rich would ask for ipywidgets, and a live table would draw over itself

@@ -22,7 +22,7 @@ from experiments.scheduling.signals import heeded
 from experiments.search import Search
 from experiments.session import Ended, Session
 from experiments.stores import make_writable, ownership
-from experiments.study import with_selected
+from experiments.study import remarks, with_selected
 
 
 def execute(session: Session, console: Console, command: Sequence[str]) -> Ended:
@@ -36,6 +36,8 @@ def execute(session: Session, console: Console, command: Sequence[str]) -> Ended
             plan, data = session.made()
             make_writable(session.results, "results")
             display = Display(console, Durations(plan, data, stores))
+            for remark in remarks(plan):
+                display.say(remark)
             tracker = Tracker(stores, Patience(options.patience, display.say))
         outside = [stores.root, session.results, *([] if root is None else [root])]
         growth.settled(plan, tracker.uri)

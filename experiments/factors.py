@@ -51,6 +51,11 @@ def positions(recipe: Recipe, level: Any) -> Recipe:
 
     They are the recipe's own where it has them, else the architecture's.
     """
+    if isinstance(level, float):
+        raise ValueError(
+            f"positions {level}: read as a number, so that 2.10 is 2.1; put it in quotes, in a shell in two pairs of "
+            f"them: \"factors.positions=['{level}']\""
+        )
     text = str(level)
     parts = text.split("+")
     if not all(re.fullmatch(r"\d+(\.\d+)?", part) for part in parts) or len(set(parts)) < len(parts):
@@ -149,7 +154,7 @@ def factor(name: str) -> Factor:
     if name in FACTORS:
         return FACTORS.get(name)
     if name.split(".", maxsplit=1)[0] not in field_types(Recipe):
-        raise unknown("factor", name, [*FACTORS, *field_types(Recipe)])
+        raise unknown("factor", name, {**dict.fromkeys(FACTORS), **dict.fromkeys(field_types(Recipe))})
     short = SHORT.get(name, name.rpartition(".")[2].replace("_", " "))
     return Factor(
         apply=lambda recipe, level: replace_at(recipe, name, level),

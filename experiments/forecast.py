@@ -134,7 +134,7 @@ def forecast(
     """What a plan would take. Reads the store if there is one.
 
     Args:
-        retry: which cells that have a record are to be made anew, and so are missing: `failed`, `stale`, or none.
+        retry: which cells that have a record are to be made anew, and so are missing: as `Options` has it.
     """
     try:
         runs = store.runs(stores.tracking_uri)

@@ -209,12 +209,14 @@ class Grid:
             marks = ", ".join(f"{name}={level}" for name, level in self.baseline.items())
             raise ValueError(
                 f"grid {self.name!r} has no point with its baseline's levels ({marks}): every other one is compared "
-                "with it, so keep these levels among the factors'"
+                "with it, so keep these levels among the factors', and name no level that has no meaning to it"
             )
         variants = []
         for recipe, point in points.items():
             is_baseline = any(point is baseline for baseline in baselines)
             nearest = max(baselines, key=lambda baseline: shared(point, baseline, self.baseline))
+            if not is_baseline:
+                self._require_own(point, nearest)
             variants.append(
                 Variant(
                     name=name_of(point),
@@ -224,6 +226,16 @@ class Grid:
                 )
             )
         return sorted(variants, key=lambda variant: variant.baseline is not None)
+
+    def _require_own(self, point: Mapping[str, Any], baseline: Mapping[str, Any]) -> None:
+        """A ValueError where a point would be compared with a baseline that differs in another factor as well."""
+        for name in self.factors:
+            level, other = point[name], baseline[name]
+            if name not in self.baseline and level is not None and other is not None and level != other:
+                raise ValueError(
+                    f"grid {self.name!r}: {name_of(point)!r} has no baseline of its own, and {name_of(baseline)!r} "
+                    f"differs in {name} as well: keep a baseline with {name}={level}, or exclude the point"
+                )
 
 
 GRIDS: Registry[Grid] = Registry("grid")
@@ -263,8 +275,9 @@ class Plan:
     @functools.cached_property
     def plan_id(self) -> str:
         """Hash of the grid's name, the base recipe, the data, and the levels and the baseline that were chosen; more
-        seeds are the same plan."""
-        chosen = [words for words in self.overrides if words.startswith(("factors.", "baseline."))]
+        seeds are the same plan. Of several backbones each has a recipe of its own: there all that was said counts."""
+        several = "arch" in self.levels
+        chosen = [words for words in self.overrides if several or words.startswith(("factors.", "baseline."))]
         base = {"base": to_dict(self.base), "data": self.fingerprint, "levels": chosen}
         return digest({"grid": self.grid.name, "benchmark": self.benchmark.name, **base})[:8]
 

@@ -13,7 +13,7 @@ from dhm.registry import unknown
 GRIDS = tuple(sorted(path.stem for path in (Path(__file__).parent / "grids").glob("[!_]*.py")))  # a grid a file
 BENCHMARKS = ("digits", "cifar10", "cifar100", "image_folder", "imagenet")
 RECIPES = ("documented", "released")
-RETRY = ("failed", "stale")
+RETRY = ("failed", "stale", "running")
 FACTORS = ("arch", "method", "positions", "branch_depth", "fork_probability", "term")
 ARCHITECTURES = (
     *("resnet8", "resnet14", "resnet20", "resnet32", "resnet110", "resnet1202"),
@@ -34,7 +34,7 @@ def check(settings: DictConfig) -> None:
     """A ValueError for a grid or a class of cells that there is not. Of the others, somebody may have added one."""
     check_retry(settings.retry)
     if settings.grid is not None and settings.grid_dir is None and settings.grid not in GRIDS:
-        raise unknown("grid", settings.grid, GRIDS)
+        raise ValueError(f"{unknown('grid', settings.grid, GRIDS)}. One of your own, in YAML, needs grid_dir=DIR")
 
 
 def check_retry(retry: str | None) -> None:

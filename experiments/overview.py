@@ -44,7 +44,7 @@ def show(console: Console, stores: Stores, survey: Survey) -> None:
     else:
         console.print("No grid was run yet: python -m experiments.run lists them.")
     for found in survey.plans:
-        for hint in _hints(found, _where(stores)):
+        for hint in _hints(found):
             console.print(hint, markup=False, soft_wrap=True)
     used = ", ".join(f"{kind} {megabytes(size)}" for kind, size in survey.disk().items() if size)
     console.print(f"\ndisk: {used}", markup=False, soft_wrap=True)
@@ -75,8 +75,8 @@ def _where(stores: Stores) -> str:
     return "" if stores.root == Path("results/store") else f" store={shlex.quote(str(stores.root))}"
 
 
-def _hints(found: PlanState, where: str) -> list[str]:
-    counts, command = found.cells, found.plan.command + where
+def _hints(found: PlanState) -> list[str]:
+    counts, command = found.cells, found.plan.command
     hints = []
     if found.running:
         hints.append("a scheduler is at work")

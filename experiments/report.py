@@ -13,6 +13,7 @@ from experiments.grid import Plan
 from experiments.scheduling.outcome import Outcome
 from experiments.scheduling.selection import Selection
 from experiments.stores import Stores
+from experiments.study import remarks
 
 UI = "http://127.0.0.1:5000"
 
@@ -36,7 +37,10 @@ def plan_table(console: Console, ahead: Forecast) -> None:
         console.print(f"with {', '.join(plan.overrides)}", markup=False, soft_wrap=True)
     source = plan.benchmark.source(plan.base.arch)
     backbones = ", ".join(dict.fromkeys(variant.recipe.arch for variant in plan.variants))
-    console.print(f"recipe: {backbones}, {plan.base.epochs} epochs; {source}", markup=False, soft_wrap=True)
+    epochs = f"{plan.base.epochs} epoch{'s' if plan.base.epochs > 1 else ''}"
+    console.print(f"recipe: {backbones}, {epochs}; {source}", markup=False, soft_wrap=True)
+    for remark in remarks(plan):
+        console.print(remark, markup=False, soft_wrap=True)
     console.print(f"data: {plan.data_words}; store: {ahead.store}\n", markup=False, soft_wrap=True)
     console.print(table)
     words = {STALE: "done by other code (retry=stale trains them again)"} | {

@@ -1,8 +1,9 @@
 """From settings to a plan, and from a plan to its outcome: what the command line does, in three calls."""
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from experiments.scheduling.growth import AUTO, EVERY, MOST
 from experiments.scheduling.selection import Selection
 from experiments.search import Search
 from experiments.stores import Stores
+from experiments.words import told
 
 MOST_SEEDS = 10_000
 
@@ -63,9 +65,16 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
     seeds = _seeds(at[0] if at else request.seeds, grid)
     levels, variants = _points(grid, benchmark, request)
     for network in dict.fromkeys(network_of(variant.recipe) for variant in variants):
-        on_meta(network)
+        with _naming(network.arch):
+            on_meta(network)
     for variant in variants:
         weights(variant.recipe)
+    if request.data_root is not None and not benchmark.needs_root:
+        on_disk = ", ".join(name for name in BENCHMARKS if BENCHMARKS.get(name).needs_root)
+        raise ValueError(
+            f"benchmark {benchmark.name} is embedded and reads nothing from {request.data_root}: say which images are "
+            f"there with benchmark=NAME, one of {on_disk}; or leave data.root out"
+        )
     if benchmark.needs_root and request.data_root is None:
         raise ValueError(f"benchmark {benchmark.name} reads images from disk: say where they are with data.root=DIR")
     # What is read, and so the fingerprint in every identity, is one for a plan.
@@ -101,8 +110,36 @@ def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
         check_batches(variant.recipe, images[variant.recipe.data])
     # Every network takes an image of this size, or says that it cannot.
     for variant in variants:
-        cost_of(variant.recipe, data, stores)
+        with _naming(variant.recipe.arch):
+            cost_of(variant.recipe, data, stores)
     return plan, data
+
+
+@contextlib.contextmanager
+def _naming(arch: str) -> Iterator[None]:
+    """Whatever a backbone of somebody's own raises is a ValueError that names it."""
+    try:
+        yield
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        raise ValueError(f"backbone {arch!r} fails on an image, with {told(error)}") from error
+
+
+def remarks(plan: Plan) -> list[str]:
+    """What is allowed and hardly meant, a sentence each."""
+    found = []
+    for recipe in dict.fromkeys(variant.recipe for variant in plan.variants):
+        optim, epochs = recipe.optim, recipe.epochs
+        late = [str(milestone) for milestone in optim.milestones if milestone >= epochs]
+        if optim.schedule == "multistep" and late:
+            found.append(
+                f"optim.milestones {', '.join(late)} lie past the last of {epochs} epochs, so the learning rate does "
+                f"not fall there: give optim.milestones=[{epochs // 2},{epochs * 3 // 4}], or optim.schedule=cosine"
+            )
+        if optim.schedule != "multistep" and optim.milestones:
+            found.append(f"optim.milestones is for optim.schedule=multistep, and {optim.schedule} does not read it")
+    return list(dict.fromkeys(found))
 
 
 def with_selected(plan: Plan, request: Request, selection: Selection) -> Plan:

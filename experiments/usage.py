@@ -31,7 +31,7 @@ SETTINGS = {
     },
     "How it runs": {
         "plan=true [--json]": "shows the cells, with cost; runs nothing",
-        "retry": "failed: runs them again; stale: those of other code",
+        "retry": "failed, or stale (of other code): runs them again; running: takes over what another host left open",
         "pool": f"{', '.join(pools.names())}, see docs/scaling.md",
         "pool.gpus": "auto, all, none, how many, or a list",
         "pool.gpus_per_run": "replicas of a run, which share its batches",

@@ -3,10 +3,18 @@
 import argparse
 import contextlib
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from dhm.registry import unknown
+
+
+def told(error: Exception) -> str:
+    """An error of somebody's own code in a line: its type, its words, and where it was raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{f'{type(error).__name__}: {error}'.splitlines()[0]} ({Path(last.filename).name}:{last.lineno})"
 
 
 def tell_mistake(error: Exception | str) -> int:

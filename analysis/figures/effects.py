@@ -16,6 +16,7 @@ _LOOK: dict[str, dict[str, Any]] = {
     stats.BETTER: {"color": "#0072b2", "marker": "o", "mfc": "#0072b2"},
     stats.WORSE: {"color": "#d55e00", "marker": "s", "mfc": "#d55e00"},
     stats.NO_DIFFERENCE: {"color": style.FAINT, "marker": "D", "mfc": "white"},
+    stats.OPEN: {"color": "#b8860b", "marker": "v", "mfc": "white"},
     stats.TOO_FEW: {"color": "#9a9a9a", "marker": "x", "mfc": "none"},
 }
 

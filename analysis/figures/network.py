@@ -98,7 +98,7 @@ def _draw(axes: Axes, topology: Topology, unit: float) -> None:
     end = len(stages) + 1
     _arrow(axes, [(0.25, 0), (1 - _BOX / 2, 0)])
     for number, stage in enumerate(stages, 1):
-        _box(axes, number, 0, _blocks(stage["blocks"], unit), _MAIN, unit=unit)
+        _box(axes, number, 0, _blocks(stage["blocks"], unit), _MAIN)
         head = f"stage {number}\n{stage['channels']} ch."
         axes.text(number, 0.42, head, ha="center", va="bottom", fontsize=7, color=style.FAINT, linespacing=1.0)
         _arrow(axes, [(number + _BOX / 2, 0), (number + 1 - _BOX / 2, 0)])
@@ -108,7 +108,7 @@ def _draw(axes: Axes, topology: Topology, unit: float) -> None:
         rows[branch["head"]] = -float(count)
         _branch(axes, branch, stages, -float(count), unit)
     for name, row in rows.items():
-        _box(axes, end, row, name, "white", unit=unit, rounded=True)
+        _box(axes, end, row, name, "white", rounded=True)
     _mimicking(axes, topology["pairs"], rows, end + _BOX / 2)
 
 
@@ -129,8 +129,11 @@ def _branch(axes: Axes, branch: Topology, stages: Sequence[Topology], row: float
     if probability < 1:
         axes.text(path[-2][0], row + 0.5, f"p = {probability:g}", color=style.INK, **_ON_LINE)
     for column, blocks in enumerate(branch["blocks"], first):
-        wide = f"\n{branch['width']:g}× wide" if branch["width"] != 1 else ""
-        _box(axes, column, row, _blocks(blocks, unit) + wide, _SIDE, unit=unit)
+        _box(axes, column, row, _blocks(blocks, unit), _SIDE)
+        if branch["width"] != 1:
+            wide = f"{branch['width']:g}× wide"
+            above = row + _HEIGHT / 2 + 0.04
+            axes.text(column, above, wide, ha="center", va="bottom", fontsize=7, color=style.FAINT)
         _arrow(axes, [(column + _BOX / 2, row), (column + 1 - _BOX / 2, row)])
 
 
@@ -176,16 +179,14 @@ def _blocks(count: int, unit: float) -> str:
     return told if len(told) * 4.2 < _BOX * unit else told.replace(" ", "\n")
 
 
-def _box(axes: Axes, x: float, y: float, text: str, colour: str, *, unit: float, rounded: bool = False) -> None:
+def _box(axes: Axes, x: float, y: float, text: str, colour: str, *, rounded: bool = False) -> None:
     shape = "round,pad=0,rounding_size=0.2" if rounded else "square,pad=0"
     height = _HEIGHT if not rounded else 0.46
     corner = (x - _BOX / 2, y - height / 2)
     axes.add_patch(
         FancyBboxPatch(corner, _BOX, height, boxstyle=shape, facecolor=colour, edgecolor=style.INK, linewidth=0.8)
     )
-    # A letter is about six tenths as wide as its size.
-    size = min(7.0, 0.92 * _BOX * unit / (0.6 * max(map(len, text.splitlines()))))
-    axes.text(x, y, text, ha="center", va="center", fontsize=size, linespacing=0.95)
+    axes.text(x, y, text, ha="center", va="center", fontsize=7, linespacing=0.95)
 
 
 def _arrow(axes: Axes, points: Sequence[_Node], **look: Any) -> None:

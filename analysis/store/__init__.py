@@ -5,12 +5,24 @@ what has not changed since is not asked for again. Nothing is kept of a server, 
 """
 
 from analysis.store.client import NoStoreError, StoreError
-from analysis.store.frames import curves, discarded, find, kept_beside, plans, runs, topologies, trials, unique_cells
+from analysis.store.frames import (
+    USUAL,
+    curves,
+    discarded,
+    find,
+    kept_beside,
+    plans,
+    runs,
+    topologies,
+    trials,
+    unique_cells,
+)
 from analysis.store.rows import COLUMNS, FACTOR
 
 __all__ = [
     "COLUMNS",
     "FACTOR",
+    "USUAL",
     "NoStoreError",
     "StoreError",
     "curves",

@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pandas as pd
 
@@ -19,6 +21,8 @@ from analysis.store.experiments import experiments
 from analysis.store.records import records
 from analysis.store.rows import COLUMNS, FACTOR, TAGS, TRIAL_TAGS, cell_row, trial_row
 
+USUAL = Path("results/store/mlflow.db")  # where a study is recorded unless it is told otherwise
+
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
 def plans(uri: str) -> list[Plan]:
     """Return the plans of all experiments, by experiment and plan id. StoreError where there is no store."""
     with opened(uri) as store:
-        return [plan for experiment in experiments(store) for plan in _plans_of(experiment)]
+        return [plan for experiment in experiments(store) for plan in _plans_of(experiment, uri)]
 
 
 def runs(uri: str, plan: Plan | None = None, cell_id: str | None = None) -> pd.DataFrame:
@@ -37,9 +41,14 @@ def runs(uri: str, plan: Plan | None = None, cell_id: str | None = None) -> pd.D
     """
     with opened(uri) as store:
         own = [e for e in experiments(store) if plan is None or e.experiment_id == plan.experiment_id]
-        known = [plan] if plan else [p for experiment in own for p in _plans_of(experiment)]
+        known = [plan] if plan else [p for experiment in own for p in _plans_of(experiment, uri)]
         names = {experiment.experiment_id: experiment.name for experiment in own}
-        variants = {(p.plan_id, variant.name): variant for p in known for variant in p.variants}
+        variants = {
+            (p.plan_id, key): variant
+            for p in known
+            for variant in p.variants
+            for key in (variant.name, variant.recipe_id)
+        }
         tags = {schema.PLAN: plan.plan_id if plan else None, schema.CELL_ID: cell_id}
         wanted = {tag: value for tag, value in tags.items() if value is not None}
         found = records(store, list(names), wanted, few=cell_id is not None)
@@ -151,12 +160,27 @@ def topologies(uri: str, runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _plans_of(experiment: Experiment) -> list[Plan]:
+def _plans_of(experiment: Experiment, uri: str) -> list[Plan]:
     return [
         Plan.from_record(
             decode_plan(experiment.tags, plan_id),
             experiment=experiment.name,
             experiment_id=experiment.experiment_id,
+            place=_place(uri),
         )
         for plan_id in plan_ids(experiment.tags)
     ]
+
+
+def _place(uri: str) -> list[str]:
+    """What a command says to find a store; nothing where it finds it by itself, and no password."""
+    if os.environ.get("MLFLOW_TRACKING_URI") == uri or urlsplit(uri).password is not None:
+        return []
+    database = database_of(uri)
+    if database is None or database.name != USUAL.name:
+        return [f"tracking={uri}"]
+    folder = database.parent.resolve()
+    if folder == USUAL.parent.resolve():
+        return []
+    here = Path.cwd()
+    return [f"store={folder.relative_to(here) if folder.is_relative_to(here) else folder}"]

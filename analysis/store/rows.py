@@ -52,11 +52,21 @@ FACTOR = "factor."  # prefix of the columns that hold a plan's factors
 
 
 def cell_row(run: Record, experiment: str, variants: dict[tuple[str, str], VariantRecord]) -> dict[str, Any]:
-    """Return the row of a cell's run, see `store.runs`. ValueError where its record is damaged."""
+    """Return the row of a cell's run, see `store.runs`. ValueError where its record is damaged.
+
+    What a variant is called follows from its plan's factors, so it may have been recorded under an earlier name: by its
+    recipe it is known for what it is, and has the name that the plan has for it now.
+
+    Args:
+        variants: by plan and recipe id, and by plan and name.
+    """
     tags = run.tags
-    variant = variants.get((tags.get(schema.PLAN, ""), tags.get(schema.VARIANT, "")))
+    plan = tags.get(schema.PLAN, "")
+    variant = variants.get((plan, tags.get(schema.RECIPE_ID, ""))) or variants.get((plan, tags.get(schema.VARIANT, "")))
     epochs = run.params.get(schema.EPOCHS)
     row: dict[str, Any] = {name: tags.get(name) for name in TAGS}
+    if variant is not None:
+        row |= {schema.VARIANT: variant.name, schema.ROLE: variant.role}
     row[schema.SEED] = _read(run, tags, schema.SEED, int)
     row[schema.DIRTY] = tags.get(schema.DIRTY) == "true"
     row[schema.ATTEMPTS] = _read(run, tags, schema.ATTEMPTS, int) if schema.ATTEMPTS in tags else None

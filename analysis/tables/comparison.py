@@ -13,6 +13,7 @@ from analysis.tables.table import (
     Table,
     changes,
     decimals,
+    difference_decimals,
     number,
     p_value,
     provenance,
@@ -25,13 +26,15 @@ def build(grid: GridData) -> Table:
     """Build the table, baselines first, then the grid's order. IncompleteError where the grid is not complete."""
     frame = effects(grid)
     places = decimals(frame["sd"])
-    reach = _reach(grid, frame)
+    finer = difference_decimals(places, frame["sd_difference"])
+    tests = int(frame["p"].notna().sum())
+    reach = _reach(grid, frame, power.level_of(tests))
     columns = [
         Column("variant", lambda row: str(row["variant"]), "l"),
         Column("seeds", lambda row: str(row["seeds"])),
         Column("top-1 error (%)", lambda row: spread(row["mean"], row["sd"], places)),
-        Column("difference", lambda row: number(row["difference"], places, signed=True)),
-        Column("95 % interval", lambda row: span(row["low"], row["high"], places)),
+        Column("difference", lambda row: number(row["difference"], finer, signed=True)),
+        Column("95 % interval", lambda row: span(row["low"], row["high"], finer)),
         Column("p", lambda row: p_value(row["p"])),
         Column("p (Holm)", lambda row: p_value(row["p_holm"])),
         Column("verdict", lambda row: row["verdict"] or "baseline", "l"),
@@ -50,9 +53,9 @@ def build(grid: GridData) -> Table:
         columns=tuple(columns),
         caption=_caption(
             grid,
-            int(frame["p"].notna().sum()),
+            frame,
             [str(name) for name in frame["against"].dropna().unique()] or [grid.plan.baseline],
-            _reach_words(reach, places),
+            _reach_words(reach, finer, tests),
         ),
         sources=sources,
     )
@@ -64,11 +67,11 @@ def span(low: float, high: float, places: int) -> str:
     return NONE if NONE in text else text
 
 
-def _reach(grid: GridData, frame: pd.DataFrame) -> dict[str, list[float]]:
+def _reach(grid: GridData, frame: pd.DataFrame, level: float) -> dict[str, list[float]]:
     """Return columns: the bootstrap's limits, what the seeds at hand could show, and how many seeds would show what.
 
-    Needed are seeds for the difference that was found, and for half a point. Power is that of a fixed number of
-    seeds, so none is told where they were added look by look.
+    Needed are seeds for the difference that was found, and for half a point. Power is at the level that one of the
+    grid's comparisons has, and that of a fixed number of seeds, so none is told where they were added look by look.
     """
     found: dict[str, list[float]] = {
         name: [] for name in ("boot_low", "boot_high", "detectable", "seeds_needed", "seeds_for_half_point")
@@ -80,16 +83,16 @@ def _reach(grid: GridData, frame: pd.DataFrame) -> dict[str, list[float]]:
         numbers = (
             low,
             high,
-            power.detectable(sd, int(pairs)) if arm else math.nan,
-            power.seeds_needed(row["difference"], sd),
-            power.seeds_needed(power.HALF_POINT, sd),
+            power.detectable(sd, int(pairs), level) if arm else math.nan,
+            power.seeds_needed(row["difference"], sd, level),
+            power.seeds_needed(power.HALF_POINT, sd, level),
         )
         for column, value in zip(found.values(), numbers, strict=True):
             column.append(value)
     return found
 
 
-def _reach_words(reach: dict[str, list[float]], places: int) -> str:
+def _reach_words(reach: dict[str, list[float]], places: int, tests: int) -> str:
     """Say what the seeds at hand could show, and how many would show half a point."""
     shown = sorted({number(value, places) for value in reach["detectable"]} - {NONE}, key=float)
     needed = sorted({value for value in reach["seeds_for_half_point"] if not math.isnan(value)})
@@ -97,7 +100,8 @@ def _reach_words(reach: dict[str, list[float]], places: int) -> str:
         return ""
     ends = [f"{value:,.0f}" if math.isfinite(value) else f"more than {power.MOST_SEEDS:,}" for value in needed]
     return (
-        f"With {power.POWER * 100:.0f} % power (two-sided 5 %, one comparison by itself) these seeds show "
+        f"With {power.POWER * 100:.0f} % power (two-sided 5 %{f' over {tests} comparisons' if tests > 1 else ''}, the "
+        "deviations that were found taken for the true ones) these seeds show "
         f"a difference of {_range(shown)} points; {power.HALF_POINT:g} points would need {_range(ends)} seeds."
     )
 
@@ -117,8 +121,9 @@ def _training(grid: GridData) -> str:
     return f"{told}, {count} epoch{'s' if epochs[-1] > 1 else ''}"
 
 
-def _caption(grid: GridData, tests: int, baselines: list[str], reach: str) -> str:
-    plan = grid.plan
+def _caption(grid: GridData, frame: pd.DataFrame, baselines: list[str], reach: str) -> str:
+    plan, tested = grid.plan, frame[frame["p"].notna()]
+    tests = len(tested)
     against = baselines[0] if len(baselines) == 1 else "the baseline named"
     told = [
         f"{plan.title} on {plan.benchmark}{f' ({plan.data_words})' if plan.data_words else ''}: {_training(grid)}.",
@@ -129,6 +134,7 @@ def _caption(grid: GridData, tests: int, baselines: list[str], reach: str) -> st
     if tests:
         told.append(
             ("The test is the paired t test" if plan.looks else "p is the paired t test's")
+            + (", or the sign test where all differences are the same" if tested["low"].isna().any() else "")
             + f"; the verdict goes by Holm's correction over {tests} comparison{'s' if tests > 1 else ''} at 0.05. "
             + reach
         )

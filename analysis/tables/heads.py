@@ -8,7 +8,7 @@ import pandas as pd
 from analysis import schema
 from analysis.data import GridData
 from analysis.plan import Plan
-from analysis.tables.table import Column, Row, Table, changes, decimals, provenance, seed_words, spread
+from analysis.tables.table import Column, Row, Table, changes, decimals, provenance, seeds_of_grid, spread
 
 MAIN = "main"
 TITLES = {schema.ENSEMBLE: "ensemble (logits)", schema.ENSEMBLE_SOFTMAX: "ensemble (softmax)"}
@@ -73,7 +73,7 @@ def _caption(grid: GridData, names: list[str]) -> str:
     plan = grid.plan
     told = [
         f"{plan.title} on {plan.benchmark}: top-1 error of every head in %, last epoch, mean ± standard deviation over "
-        f"{seed_words(plan.seeds)}.",
+        f"{seeds_of_grid(plan)}.",
         "The main branch is what is kept; side branches are named by the stage that they fork after.",
     ]
     if set(TITLES) & set(names):

@@ -58,10 +58,19 @@ def markdown(table: Table) -> str:
 
 def decimals(deviations: Iterable[float]) -> int:
     """Return how many decimals errors deserve: two significant digits of the median deviation, at most two."""
+    return min(2, max(0, 1 + _leading_zeros(deviations, default=1)))
+
+
+def difference_decimals(places: int, deviations: Iterable[float]) -> int:
+    """Return how many decimals paired differences deserve: those of errors, or more where pairing leaves so little
+    spread that these would show none of it; at most two."""
+    return max(places, min(2, _leading_zeros(deviations, default=0)))
+
+
+def _leading_zeros(deviations: Iterable[float], default: int) -> int:
+    """Return the decimals that the median deviation takes to show a digit, below 0 for one of ten and more."""
     known = sorted(float(value) for value in deviations if math.isfinite(value) and value > 0)
-    if not known:
-        return 2
-    return min(2, max(0, 1 - math.floor(math.log10(known[len(known) // 2]))))
+    return -math.floor(math.log10(known[len(known) // 2])) if known else default
 
 
 def number(value: float, places: int, *, signed: bool = False) -> str:

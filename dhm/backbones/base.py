@@ -160,7 +160,8 @@ class SeededDropout(nn.Module):
             return maps
         assert self.generator is not None, "seed_dropout was not called"
         keep = 1.0 - self.probability
-        mask = torch.empty_like(maps).bernoulli_(keep, generator=self.generator)
+        # Drawn in one order, whatever the memory format of the maps.
+        mask = torch.empty(maps.shape, dtype=maps.dtype, device=maps.device).bernoulli_(keep, generator=self.generator)
         return maps * mask.div_(keep)
 
     def extra_repr(self) -> str:

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from alembic.util import CommandError
 from filelock import FileLock
@@ -109,6 +109,12 @@ class Tracker:
         """The run id of a cell's record, if there is one by now."""
         run = own(records(self._client, opening, everywhere=False), opening)
         return None if run is None else str(run.info.run_id)
+
+    def owners_elsewhere(self, plan: Plan, run_ids: Iterable[str]) -> set[str]:
+        """Schedulers that the records of some runs name as theirs, HOST:LOCK, and whose lock is not this store's."""
+        owners = {self._client.get_run(run_id).data.tags.get(schema.OWNER, "") for run_id in run_ids}
+        lock = self._owner(plan).partition(":")[2]
+        return {owner for owner in owners if owner and owner.partition(":")[2] != lock}
 
     def _owner(self, plan: Plan) -> str:
         return f"{platform.node()}:{self._stores.lock(plan.plan_id).resolve()}"

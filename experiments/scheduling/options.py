@@ -13,7 +13,8 @@ class Options:
 
     Args:
         retries: see `Retries`.
-        retry: which cells that have a record are made anew: `failed`, `stale`, or none.
+        retry: which cells that have a record are made anew: `failed`, `stale`, or none; or `running`: those that a
+            scheduler with another store left open are taken over.
         patience: seconds for which a store that does not answer is waited for.
         runtime: of every run; its device, cache, checkpoint and parts are each cell's own.
         callbacks: what else is done in every run, such as measurements; each run gets its own copies.

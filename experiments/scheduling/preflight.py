@@ -11,14 +11,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dhm.data import load
 from dhm.engine import fit
 from dhm.recipe import Recipe
-from dhm.training import Callback, Runtime, Training
+from dhm.training import Callback, NotFiniteError, Runtime, Training
 from experiments.grid import Cell, Plan
 from experiments.pool import Ended, Pool, Send
 from experiments.scheduling.timing import Timing, run_timing
 from experiments.trial import run_cell
+from experiments.words import told
 
 TRIES = 3
 CPU_BATCH = 8  # images of the step on a CPU, for each replica; a GPU takes the whole batch, which must fit
@@ -62,6 +65,10 @@ class _FirstStep(Callback):
     def on_step(self, training: Training) -> None:
         digest = hashlib.sha256()
         for name, tensor in training.network.state_dict().items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise NotFiniteError(
+                    f"{name} is not finite after one step: a term of the loss is infinite, or optim.lr is far too large"
+                )
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         self.digest = digest.hexdigest()
@@ -85,14 +92,13 @@ def run_probe(probe: Probe, stop_asked: Callable[[], bool] = lambda: False) -> P
         first = _FirstStep()
         try:
             data = data or load(recipe.data, probe.runtime.data_root, probe.runtime.cache)
-            fit(_small(recipe, probe.runtime), probe.seed, probe.runtime, [first], data)
+            images = data.check(recipe.data, probe.seed)
+            fit(_small(recipe, probe.runtime, images), probe.seed, probe.runtime, [first], data)
         except _EnoughError:
             weights[name] = first.digest
         except Exception as error:
             traceback.print_exc()
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            line = f"{type(error).__name__}: {error}".splitlines()[0]
-            return Probed(weights=weights, failed=(name, f"{line} ({Path(last.filename).name}:{last.lineno})"))
+            return Probed(weights=weights, failed=(name, told(error)))
     return Probed(weights=weights)
 
 
@@ -168,8 +174,11 @@ def equal_arms(recipes: dict[str, Recipe]) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
-def _small(recipe: Recipe, runtime: Runtime) -> Recipe:
+def _small(recipe: Recipe, runtime: Runtime, images: int) -> Recipe:
+    """The recipe with a small batch on a CPU, whose last one has something for each replica as well."""
     if runtime.device != "cpu":
         return recipe
-    batch = min(recipe.optim.batch_size, CPU_BATCH * recipe.replicas)
+    most = min(recipe.optim.batch_size, CPU_BATCH * recipe.replicas)
+    fitting = (size for size in range(most, 0, -1) if (images % size or size) >= recipe.replicas)
+    batch = next(fitting, recipe.optim.batch_size)
     return dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, batch_size=batch))

@@ -4,7 +4,7 @@ Ask and tell happen in this process's main thread alone, so no cell is claimed t
 """
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,19 @@ class Runner:
     def close(self) -> None:
         """Take the live table away."""
         self._display.close()
+
+    def _refuse_elsewhere(self, records: Iterable[CellRecord]) -> None:
+        """A ValueError where a scheduler with another store may be running the same study: neither sees the lock of the
+        other. One that is known to be dead is another matter, see `analysis.liveness`."""
+        if self._options.retry == RUNNING.lower():
+            return
+        running = [record.run_id for record in records if record.state == RUNNING]
+        owners = self._tracker.owners_elsewhere(self._plan, running)
+        if owners:
+            raise ValueError(
+                f"this study is recorded as being run by {', '.join(sorted(owners))}: wait for it, or give the same "
+                f"folder, store=DIR, as it has. If it is dead, retry={RUNNING.lower()} takes over what it left open"
+            )
 
     def _find_living(self, study: str, unsettled: Collection[str]) -> None:
         """Learn which cells an earlier scheduler of the study started and an engine still has: they go on as they are,
@@ -230,6 +243,8 @@ class Runner:
             if isinstance(outcome, Busy) and outcome.recorded:
                 self._own.add(cell.cell_id)  # that record lacks something
             again = self._again(cell, event)
+            if isinstance(outcome, Busy):
+                self._attempts[cell.cell_id] -= 1  # it waited, and was not started
             if again is not None:
                 self._display.ended(event.slot, cell, None, again)
                 self._interrupt(cell, trial, attempts, again, crowded=isinstance(outcome, Failed))

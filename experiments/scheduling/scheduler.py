@@ -31,8 +31,10 @@ class Scheduler(Runner):
         """Reconcile, then run what is missing until nothing is, or until it is told to stop."""
         plan = self._plan
         self._cells = {cell.cell_id: cell for cell in plan.cells}
+        runs = self._tracker.patience(lambda: store.runs(self._tracker.uri))
+        self._refuse_elsewhere(of_plan(runs, plan).values())
         self._experiment_id = self._tracker.record_plan(plan, self._provenance, time.time())
-        queue = self._reconcile()
+        queue = self._reconcile(runs)
         count = len(plan.seeds)
         seeds = f"{'up to ' if plan.looks else ''}{count} seed{'s' if count > 1 else ''}"
         self._display.begin(
@@ -46,10 +48,9 @@ class Scheduler(Runner):
         self.outcome.missing = len(self._cells) - self.outcome.done - len(self.outcome.failed)
         return self.outcome
 
-    def _reconcile(self) -> Queue:
+    def _reconcile(self, runs: pd.DataFrame) -> Queue:
         """Hold the plan against the records: close what a dead scheduler left open, copy what was trained for another
         plan, and queue the rest."""
-        runs = self._tracker.patience(lambda: store.runs(self._tracker.uri))
         self._display.learn(runs)
         for run_id in surplus(runs, self._plan):
             self._tracker.discard(run_id)
@@ -76,9 +77,10 @@ class Scheduler(Runner):
         self.outcome.done = len(done)
         stale = sum(record.code != self._provenance.code for record in done.values())
         if stale:
+            mixed = "; without it no table can be made of them and of those that are trained now" if waiting else ""
             self._display.say_once(
                 f"{stale} of the cells that are done were trained by other code than that which is here; "
-                "they stay as they are, and retry=stale trains them again"
+                f"they stay as they are, and retry=stale trains them again{mixed}"
             )
         queued = set(waiting)
         begun = sum(self._stores.checkpoint(cell_id, self._provenance.code).exists() for cell_id in waiting)

@@ -50,6 +50,7 @@ class Searcher(Runner):
     def _reconcile(self, search: Search) -> Proposals:
         """Hold the journal against the records, and close what a dead scheduler left open."""
         frame = self._tracker.patience(lambda: recorded(self._tracker.uri, self._plan, search))
+        self._refuse_elsewhere(of_trial(row) for row in frame.to_dict("records"))
         for run_id in surplus_of(frame, schema.TRIAL_ID):
             self._tracker.discard(run_id)
             frame = frame[frame["run_id"] != run_id]

@@ -48,7 +48,8 @@ def _without_password(uri: str, variable: str, environment: MutableMapping[str, 
             raise ValueError("PostgreSQL needs its driver: pip install 'dhm-ablation[postgres]'")
         parts = parts._replace(scheme="postgresql+psycopg")
     if parts.password is None:
-        return urlunsplit(parts)
+        # `sqlite:////file` would come out of its parts as another address.
+        return uri if parts.scheme == urlsplit(uri).scheme else urlunsplit(parts)
     if parts.scheme in ("http", "https"):
         moved = {"MLFLOW_TRACKING_USERNAME": parts.username or "", "MLFLOW_TRACKING_PASSWORD": parts.password}
         netloc = parts.netloc.rpartition("@")[2]

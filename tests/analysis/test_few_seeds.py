@@ -1,12 +1,15 @@
 """What figures, tables and the summary say of settings, of few seeds and of which way a difference lies."""
 
+import dataclasses
+
 import pytest
 from matplotlib.figure import Figure
 
-from analysis import catalogue
+from analysis import catalogue, stats
 from analysis.summary import summary
-from analysis.tables import comparison, cost
+from analysis.tables import comparison, cost, heads
 from analysis.tables.render import markdown
+from analysis.tables.table import difference_decimals
 from tests.analysis import made
 
 GRIDS = {
@@ -95,3 +98,19 @@ def test_differences_have_one_direction_in_the_summary() -> None:
     start = told.index("Difference to plain in percentage points [95 % interval]; below zero is better:")
     assert told[start + 1] == "  dsl  −0.3 [−1.5, +1.0]: no difference shown"
     assert told[start + 2] == "  dhm  +0.2 [−0.7, +1.1]: no difference shown"
+
+
+def test_differences_that_pairing_makes_sharp_are_shown_with_the_decimals_that_they_need() -> None:
+    assert difference_decimals(1, [0.9, 1.0, 1.3]) == 1
+    assert difference_decimals(1, [0.004, 0.008, 0.02]) == difference_decimals(1, [0.03]) == 2
+    assert difference_decimals(1, []) == difference_decimals(1, [float("nan")]) == difference_decimals(1, [12.0]) == 1
+
+
+def test_where_seeds_are_added_every_verdict_can_be_drawn_and_every_seed_is_counted() -> None:
+    counts = {"plain": 6, "dsl": 3, "dhm": 6}
+    grid = made.grid(GRIDS["methods"], seeds=6, sequential={"looks": [3, 6], "seeds": counts})
+    kept = [row.variant != "dsl" or row.seed < 3 for row in grid.runs.itertuples()]
+    grid = dataclasses.replace(grid, runs=grid.runs[kept])
+    figure = catalogue.figure("effects")(grid)
+    assert {text.get_text() for text in figure.legends[0].get_texts()} >= {stats.OPEN}
+    assert "over 3 to 6 seeds (from 0)" in heads.build(grid).caption

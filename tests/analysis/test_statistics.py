@@ -133,3 +133,20 @@ def test_power_is_how_often_differences_are_shown() -> None:
     samples = draw.normal(power.detectable(1.0, 5), 1.0, (4000, 5))
     shown = np.mean(reference.ttest_1samp(samples, 0.0, axis=1).pvalue < 0.05)
     assert shown == pytest.approx(0.8, abs=0.02)
+
+
+def test_equal_values_have_no_interval() -> None:
+    mean, low, high = stats.interval([4.5, 4.5, 4.5])
+    assert mean == 4.5 and math.isnan(low) and math.isnan(high)
+
+
+def test_power_at_the_level_of_one_of_several_comparisons_is_what_their_correction_leaves() -> None:
+    draw = np.random.default_rng(1)
+    size, arms = power.detectable(1.0, 8, power.level_of(4)), 4
+    shown = 0
+    for _ in range(800):
+        differences = draw.normal(0.0, 1.0, (arms, 8))
+        differences[0] -= size
+        p = [stats.paired(dict(enumerate(row)), dict.fromkeys(range(8), 0.0)).p for row in differences]
+        shown += stats.holm(p)[0] < stats.LEVEL
+    assert 0.77 < shown / 800 < 0.87, "of studies, one of whose arms truly differs by so much"

@@ -215,3 +215,12 @@ def test_the_released_branches_are_as_wide_as_released() -> None:
         BranchSpec(after=1, blocks=(12, 6)),
         BranchSpec(after=2, blocks=(12,), width=3.0),
     )
+
+
+def test_what_dropout_drops_does_not_depend_on_the_memory_format() -> None:
+    maps, dropout = torch.ones(2, 3, 4, 5), SeededDropout(0.5)
+    dropped = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        dropout.generator = torch.Generator().manual_seed(0)
+        dropped.append(dropout(maps.to(memory_format=layout)))
+    assert torch.equal(*dropped) and dropped[1].is_contiguous(memory_format=torch.channels_last)

@@ -98,3 +98,10 @@ def test_the_page_about_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for block in blocks(ROOT / "docs" / "how-to" / "python.md", "python"):
         exec(block.text, names)
     assert list(tmp_path.glob("results/digits/methods*/comparison.md"))
+
+
+def test_a_study_is_short_in_a_notebook_and_a_name_is_none(tmp_path: Path) -> None:
+    study = api.plan("methods", seeds=2, store=tmp_path)
+    assert repr(study) == f"Study(digits/methods, plan {study.plan.plan_id}: 3 variants, 6 cells)"
+    with pytest.raises(ValueError, match=r"give what plan\(\.\.\.\) returned"):
+        api.run("methods")

@@ -75,7 +75,7 @@ def test_a_plan_of_imagenet_streams_and_knows_the_cost_of_its_crops(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["data.augment=resized_crop", "data.image_size=8"], ["digits", "data.augment=shift"]),
+        (["data.augment=shift"], ["benchmark digits is embedded", "image_folder", "leave data.root out"]),
         (["benchmark=image_folder", "data.augment=resized_crop"], ["data.image_size=224"]),
         (["benchmark=imagenet", "data.image_size=300"], ["data.resize=256", "data.image_size=300"]),
         (["benchmark=imagenet", "data.train_size=9"], ["data.train_size=9"]),

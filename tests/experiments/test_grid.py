@@ -8,6 +8,8 @@ from dhm.fields import from_dict, replace_at, to_dict
 from dhm.recipe import Recipe
 from experiments.benchmarks import BENCHMARKS
 from experiments.grid import GRIDS, Cell, Grid, Variant, recipe_id
+from experiments.stores import Stores
+from experiments.study import Request, make_plan
 
 DIGITS = BENCHMARKS.get("digits")
 FROZEN = Path(__file__).with_name("frozen_identities.json")
@@ -201,3 +203,30 @@ def test_what_is_frozen_is_what_the_grids_make() -> None:
         benchmark, grid = place.split("/")
         made = {v.name: to_dict(v.recipe) for v in GRIDS.get(grid).variants(BENCHMARKS.get(benchmark))}
         assert entry.get("superseded") or agree(entry["recipe"], made[variant]), entry["what"]
+
+
+def test_an_arm_without_a_baseline_of_its_own_is_refused() -> None:
+    factors = {"method": ["plain", "dhm"], "optim.lr": [0.1, 0.2]}
+    whole = grid(factors=factors)
+    assert by_name(whole.variants(DIGITS))["dhm lr 0.2"].baseline == "plain lr 0.2"
+    lacking = grid(factors=factors, exclude=[{"method": "plain", "optim.lr": 0.2}])
+    with pytest.raises(ValueError, match=r"'dhm lr 0\.2' has no baseline of its own, and 'plain lr 0\.1' differs in"):
+        lacking.variants(DIGITS)
+    one = grid(factors=factors, baseline={"method": "plain", "optim.lr": 0.1})
+    assert by_name(one.variants(DIGITS))["dhm lr 0.2"].baseline == "plain lr 0.1", "where the grid says so"
+
+
+def test_a_position_that_is_a_number_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"2\.10 is 2\.1.*\['2\.1'\]"):
+        GRIDS.get("branch_positions").variants(DIGITS, levels={"positions": [2.10]})
+
+
+@pytest.mark.parametrize("words", [{"overrides": {"optim.lr": 0.3}}, {"recipe": "released"}])
+def test_plans_of_several_backbones_are_told_apart_by_all_that_was_said(words: dict, tmp_path: Path) -> None:
+    archs = ["resnet8", "wrn_10_1"]
+
+    def plan_id(**more: object) -> str:
+        asked = Request(grid="architectures", levels={"arch": archs}, **more)
+        return make_plan(asked, Stores(root=tmp_path / "store"))[0].plan_id
+
+    assert plan_id() == plan_id(seeds=2) != plan_id(**words)

@@ -107,3 +107,35 @@ def test_a_store_that_is_no_database(capsys: pytest.CaptureFixture[str], tmp_pat
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and "mlflow.db" in lines[0] and "store=DIR" in lines[0]
     assert (store / "mlflow.db").read_text() == "this is no database, and somebody may want it"
+
+
+def test_a_backbone_that_fails_on_an_image_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: object) -> None:
+        raise RuntimeError("a and b must have the same dimension")
+
+    monkeypatch.setattr("experiments.study.cost_of", broken)
+    assert main(["grid=methods", "plan=true", f"store={tmp_path}"]) == 2
+    told = capsys.readouterr().err
+    assert "backbone 'resnet8' fails on an image, with RuntimeError: a and b must" in told
+    assert "(test_mistakes.py:" in told and len(told.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["optim.schedule=multistep", "optim.milestones=[10,30]"],
+            "optim.milestones 30 lie past the last of 20",
+        ),
+        (["optim.milestones=[10]"], "optim.milestones is for optim.schedule=multistep, and "),
+        (["optim.schedule=multistep", "optim.milestones=[10]"], ""),
+    ],
+)
+def test_what_is_hardly_meant_is_remarked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    assert main(["grid=methods", "plan=true", f"store={tmp_path}", *words]) == 0
+    shown = capsys.readouterr().out
+    assert told in shown if told else "optim.milestones i" not in shown and "lie past" not in shown

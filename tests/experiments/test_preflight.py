@@ -8,7 +8,9 @@ import torch
 
 from dhm.fields import replace_at
 from dhm.losses import TERMS
+from dhm.losses.base import Terms, of_each_head
 from dhm.recipe import Recipe, TermSpec
+from dhm.steps import Step
 from dhm.training import Runtime
 from experiments.benchmarks import BENCHMARKS
 from experiments.scheduling import preflight
@@ -81,3 +83,19 @@ def test_a_refusal_leaves_no_cell_behind(
     assert not list((workplace.store / "checkpoints").iterdir())
     monkeypatch.undo()
     assert workplace.run("grid=methods", "seeds=1", "epochs=1") == 0
+
+
+def test_a_loss_that_is_not_finite_shows_at_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def infinite(logits: torch.Tensor, labels: torch.Tensor, step: Step) -> Terms:
+        return of_each_head("infinite", float("inf") * logits.sum((1, 2)), step)
+
+    monkeypatch.setitem(TERMS._values, "infinite", infinite)
+    found = probe(mine=dataclasses.replace(DSL, terms=(TermSpec(name="infinite"),)))
+    assert found.failed is not None and "is not finite after one step" in found.failed[1]
+
+
+def test_the_small_batch_of_a_probe_leaves_something_for_every_replica() -> None:
+    two = dataclasses.replace(replace_at(DSL, "optim.batch_size", 50), replicas=2)
+    small = preflight._small(two, Runtime(), images=225)
+    assert small.optim.batch_size == 15, "16 would leave one image for two"
+    assert preflight._small(two, Runtime(), images=224).optim.batch_size == 16

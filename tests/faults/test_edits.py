@@ -94,3 +94,20 @@ def _trials(uri: str, names: tuple[str, ...]) -> dict[tuple[str, ...], str]:
 def _of_other_code(database: Path) -> None:
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE tags SET value = 'other' WHERE key = ?", (schema.CODE,))
+
+
+def test_a_factor_that_is_added_renames_what_is_recorded_and_loses_nothing(study: Study) -> None:
+    folder = study.root / "grids"
+    folder.mkdir()
+    file = folder / "grown.yaml"
+    text = "question: How large?\nfactors:\n  method: [plain, dhm]\n{}baseline: {{method: plain}}\n"
+    file.write_text(text.format(""))
+    study.run("grid=grown", f"grid_dir={folder}")
+    before = set(study.records()["run_id"])
+    file.write_text(text.format("  mimic.temperature: [1.0, 2.0]\n"))
+    shown = study.run("grid=grown", f"grid_dir={folder}")
+    assert "3 of 3 cells done (1 trained now)" in shown and "not built" not in shown
+    frame = study.records().set_index("run_id")
+    assert before < set(frame.index) and set(frame[schema.VARIANT]) == {"plain", "dhm T 1", "dhm T 2"}
+    (table,) = (study.root / "results").rglob("comparison.md")
+    assert "dhm T 1" in table.read_text()

@@ -1,5 +1,8 @@
 """Two schedulers at once, and two studies that want the same cell."""
 
+from mlflow.tracking import MlflowClient
+
+from analysis import schema
 from tests.faults.conftest import Study, until
 from tests.faults.sabotage import SLOW
 
@@ -28,3 +31,25 @@ def test_a_cell_that_another_study_trains_at_the_moment_is_not_trained_twice(stu
     assert "3 copied from other plans" in shown
     frame = study.records()
     assert len(frame) == 6 and frame["source_run"].notna().sum() == 3
+
+
+def test_a_scheduler_with_another_store_is_refused_until_the_first_is_known_to_be_dead(study: Study) -> None:
+    study.run("epochs=100", "plan=true")
+    shared = f"tracking={study.uri}"
+    first = study.start("epochs=100", shared, fault=SLOW)
+    until(lambda: len(study.checkpoints()) == 2, "the first one works")
+    elsewhere = f"store={study.root / 'elsewhere'}"
+    shown = study.run("epochs=100", shared, elsewhere, code=2)
+    assert "this study is recorded as being run by" in shown and "retry=running takes over" in shown
+    assert first.process.poll() is None
+    first.process.kill()
+    first.process.wait()
+    until(lambda: not first.members(), "its runs have left", 30)
+    # A lock of this machine is seen to be free; that of another one is not.
+    client = MlflowClient(study.uri)
+    for run_id in study.records()["run_id"]:
+        client.set_tag(run_id, schema.OWNER, "far-away:/store/locks/plan.lock")
+    shown = study.run("epochs=100", shared, elsewhere, code=2)
+    assert "being run by far-away:/store/locks/plan.lock" in shown
+    study.run("epochs=100", shared, elsewhere, "retry=running")
+    assert set(study.statuses()) == {"FINISHED"} and len(study.records()) == 3

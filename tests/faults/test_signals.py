@@ -83,3 +83,15 @@ def test_output_that_nobody_reads_stops_nothing(study: Study) -> None:
     os.close(writer)
     started.ends(0)
     study.assert_as_if_undisturbed()
+
+
+@pytest.mark.parametrize("seconds", [0.7, 3.0])
+def test_asked_while_it_begins_it_says_one_line(study: Study, seconds: float) -> None:
+    started = study.start(LONG, start_new_session=True)
+    time.sleep(seconds)
+    os.killpg(started.process.pid, signal.SIGINT)  # as a terminal does it
+    started.process.wait(PATIENCE)
+    until(lambda: not started.members(), "no process is left", 60)
+    assert "Traceback" not in started.shown
+    study.run(LONG)
+    study.assert_as_if_undisturbed()

@@ -122,7 +122,8 @@ class EnginePool:
             events: list[Word | Placed | Ended] = [*self._pending]
             self._pending.clear()
             with contextlib.suppress(OSError):
-                events += [event for name, word in self._box.take() for event in self._read(name, word)]
+                for name, word in self._box.take():
+                    events += self._read(name, word)
                 if time.monotonic() >= self._next_look:
                     self._next_look = time.monotonic() + self._look
                     events += self._ask_engine()
@@ -165,7 +166,7 @@ class EnginePool:
     def _read(self, name: str, word: Any) -> list[Word | Placed | Ended]:
         run = self._runs.get(name)
         if run is None:  # of a run that was given up
-            self._box.forget(name)
+            self._over.append(name)
             return []
         if isinstance(word, Began):
             run.begun = True

@@ -99,15 +99,20 @@ class Mailbox:
     def take(self) -> list[tuple[str, Any]]:
         """The words that have come since, in the order of their writing, by job. A last word stays, for a scheduler
         that follows, until the job is forgotten."""
-        words = []
+        words: list[tuple[str, Any]] = []
         for path, name in self._mail():
             if path.name in self._last_words:
                 continue
-            word = _read(path)
+            try:
+                word = _read(path)
+                if not isinstance(word, Over):
+                    path.unlink(missing_ok=True)
+            except OSError:
+                if not words:
+                    raise
+                return words  # those that were read are told; the rest is read when the folder is back
             if isinstance(word, Over):
                 self._last_words.add(path.name)
-            else:
-                path.unlink(missing_ok=True)
             words.append((name, word))
         return words
 

@@ -7,7 +7,7 @@ so that a command can start the server first and import the same at the same tim
 import multiprocessing
 import signal
 from collections.abc import Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 
 # What a run would import later stands here too: torch._dynamo comes with the first optimiser, the store with its first
@@ -30,6 +30,8 @@ def start(preload: Sequence[str] = PRELOAD) -> ForkServerContext:
     """Start the server unless it runs, without waiting for what it imports; returns what makes processes from it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
+    # The server starts it if nobody has, and that lets Ctrl-C through again.
+    resource_tracker.ensure_running()
     # A Ctrl-C while it imports is for whoever started it; later it ignores that by itself.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
