@@ -2,10 +2,10 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from analysis import figures, tables
 
@@ -57,6 +57,13 @@ def tables_of(plan: "Plan") -> list[str]:
 def figure(name: str) -> "Callable[[GridData], Figure]":
     """Return the function that builds a figure. ValueError lists the names."""
     return cast("Callable[[GridData], Figure]", _builder(figures, name, figure_names()))
+
+
+def check(name: str, factors: Mapping[str, Sequence[Any]]) -> None:
+    """ValueError where a figure says of the levels of some factors that it could never draw them."""
+    said = getattr(importlib.import_module(f"{figures.__name__}.{name}"), "check", None)
+    if said is not None:
+        said(factors)
 
 
 def words(name: str) -> str:

@@ -58,6 +58,9 @@ def _answer(arguments: Sequence[str], console: Console, *, as_json: bool) -> int
     if as_json and not (settings.plan and settings.grid):
         raise ValueError(f"{JSON} is for a plan: give grid=NAME plan=true {JSON}")
     if settings.grid is None:
+        said = [word for word in words if not word.startswith("grid_dir=")]
+        if said:
+            raise ValueError(f"{' '.join(said)}: of which grid? Give grid=NAME; without a word, they are listed")
         usage.catalogue(console, settings.grid_dir)
         return 0
     return _run(settings, words, console, as_json=as_json)

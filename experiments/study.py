@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import experiments.grids  # noqa: F401  the registry is filled by importing
+from analysis.catalogue import check as check_figure
 from analysis.catalogue import figure_names
 from dhm.cost import network_of, on_meta
 from dhm.data import DataSet, load
@@ -163,16 +164,25 @@ def _points(grid: Grid, benchmark: Benchmark, request: Request) -> tuple[dict[st
     """The levels and the variants that are asked for. What is wrong in a user's own file is told with its name."""
     try:
         levels = grid.levels(benchmark, request.levels)
+        if grid.source:  # those of our own grids can be drawn
+            _check_figures(grid, levels)
         return levels, grid.variants(
             benchmark, overrides=request.overrides, levels=request.levels, recipe=request.recipe
         )
     except ValueError as error:
         if grid.source:
             try:
+                _check_figures(grid, grid.levels(benchmark))
                 grid.variants(benchmark)
             except ValueError as in_file:
                 raise ValueError(f"{grid.source}: {in_file}") from error
         raise
+
+
+def _check_figures(grid: Grid, levels: Mapping[str, Sequence[Any]]) -> None:
+    """A ValueError where a figure of a grid could never be drawn, which would show when all is trained."""
+    for name in grid.figures:
+        check_figure(name, levels)
 
 
 def _grid(request: Request) -> Grid:

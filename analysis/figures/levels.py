@@ -1,6 +1,7 @@
 """Error over the levels of a factor, a line for each method; a panel for each backbone where that varies as well."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 
 from analysis import effects, style, wording
 from analysis.data import GridData, records
-from analysis.plan import Plan, VariantRecord
+from analysis.plan import Level, Plan, VariantRecord
 
 METHOD, BACKBONE = "method", "arch"
 LETTER, LINE = 4.4, 9.0  # points: how wide a letter of a level is, how far apart two turned ones must stand
@@ -25,6 +26,27 @@ AXES = {
 }
 
 
+def check(factors: Mapping[str, Sequence[Level]]) -> None:
+    """ValueError where the levels of some factors have no room in the figure."""
+    _factor(factors)
+
+
+def _factor(factors: Mapping[str, Sequence[Level]]) -> str:
+    """Return the factor along which the figure goes: neither the method nor, unless it is alone, the backbone."""
+    varied = [
+        name for name, levels in factors.items() if name != METHOD and sum(level is not None for level in levels) > 1
+    ]
+    if not varied:
+        raise ValueError(f"figure 'levels' needs a factor besides {METHOD!r}, with levels; there are {list(factors)}")
+    others = [name for name in varied if name != BACKBONE]
+    if len(others) > 1:
+        raise ValueError(
+            f"figure 'levels' has room for one factor besides {METHOD!r} and {BACKBONE!r}, and {', '.join(others)} "
+            "vary: name 'training_curves' in its place, or make a grid of each"
+        )
+    return others[0] if others else BACKBONE
+
+
 def build(grid: GridData) -> Figure:
     """Draw means with 95 % intervals, or the runs where they are too few for one; the levels evenly spaced.
 
@@ -32,18 +54,7 @@ def build(grid: GridData) -> Figure:
     where the plan varies neither, or more than one.
     """
     plan = grid.plan
-    varied = [name for name in plan.factors if name != METHOD and len(plan.levels(name)) > 1]
-    if not varied:
-        raise ValueError(
-            f"figure 'levels' needs a factor besides {METHOD!r}; plan {plan.plan_id!r} has {list(plan.factors)}"
-        )
-    others = [name for name in varied if name != BACKBONE]
-    if len(others) > 1:
-        raise ValueError(
-            f"figure 'levels' has room for one factor besides {METHOD!r} and {BACKBONE!r}; plan {plan.plan_id!r} "
-            f"varies {', '.join(others)}: name 'training_curves' in its place, or make a grid of each"
-        )
-    factor = others[0] if others else BACKBONE
+    factor = _factor(plan.factors)
     rows = {row["variant"]: row for row in records(effects.effects(grid))}
     archs = list(dict.fromkeys(variant.arch for variant in plan.variants))
     panels = archs if factor != BACKBONE else [""]

@@ -1,13 +1,21 @@
 """Error over the weight of mimicking, a line for each temperature, beside the baseline."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
 from analysis import effects, style, wording
 from analysis.data import GridData, records
+from analysis.plan import Level
 
 ALPHA = "mimic.alpha"
+
+
+def check(factors: Mapping[str, Sequence[Level]]) -> None:
+    """ValueError where the factors are without alpha."""
+    if all(level is None for level in factors.get(ALPHA, ())):
+        raise ValueError(f"figure 'weights' needs the factor {ALPHA!r}; there are {list(factors)}")
 
 
 def build(grid: GridData) -> Figure:
@@ -16,9 +24,8 @@ def build(grid: GridData) -> Figure:
     ValueError where the plan has no alpha.
     """
     plan = grid.plan
+    check(plan.factors)
     alphas = sorted(float(str(level)) for level in plan.levels(ALPHA))
-    if not alphas:
-        raise ValueError(f"figure 'weights' needs the factor {ALPHA!r}; plan {plan.plan_id!r} has {list(plan.factors)}")
     rows = {row["variant"]: row for row in records(effects.effects(grid))}
     lines: dict[str, list[tuple[float, str]]] = {}
     for variant in plan.variants:

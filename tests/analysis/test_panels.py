@@ -138,7 +138,7 @@ def test_backbones_keep_their_names() -> None:
 
 
 def test_levels_has_room_for_one_factor() -> None:
-    with pytest.raises(ValueError, match=r"varies optim\.lr, optim\.weight_decay: name 'training_curves'"):
+    with pytest.raises(ValueError, match=r"optim\.lr, optim\.weight_decay vary: name 'training_curves'"):
         levels.build(made.grid(GRIDS["rate and decay"]))
 
 

@@ -109,7 +109,7 @@ def test_a_study_grows_from_the_command_line_and_is_judged_by_no_other_rule(
     number = len(plan.seeds_of("dhm"))
     assert f"{2 * number} of {2 * number} cells done" in shown and "at looks after 3, 6" in shown
     assert len(workplace.records()) == 2 * number
-    assert plan.command.endswith("study.max_seeds=6 study.look_every=3 seeds=auto")
+    assert plan.command.endswith(f"study.max_seeds=6 study.look_every=3 seeds=auto store={workplace.store}")
     (folder,) = (workplace.root / "results" / "digits").iterdir()
     table = (folder / "comparison.md").read_text()
     assert "at looks after 3, 6" in table and stats.OPEN not in table

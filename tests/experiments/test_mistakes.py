@@ -139,3 +139,8 @@ def test_what_is_hardly_meant_is_remarked(
     assert main(["grid=methods", "plan=true", f"store={tmp_path}", *words]) == 0
     shown = capsys.readouterr().out
     assert told in shown if told else "optim.milestones i" not in shown and "lie past" not in shown
+
+
+def test_settings_without_a_grid_are_no_request_for_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["epochs=3", "plan=true"]) == 2
+    assert "epochs=3 plan=true: of which grid? Give grid=NAME" in capsys.readouterr().err

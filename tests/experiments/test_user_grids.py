@@ -9,6 +9,7 @@ from experiments.benchmarks import BENCHMARKS
 from experiments.grid import GRIDS
 from experiments.recording.describe import plan_record
 from experiments.recording.provenance import collect
+from experiments.run import main
 from experiments.user_grids import read_grid, register_folder
 
 GOOD = """
@@ -96,3 +97,14 @@ def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path: Path) -> None:
         register_folder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"no \.yaml file"):
         register_folder(tmp_path)
+
+
+def test_a_figure_that_could_never_be_drawn_is_refused_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "question: Q?\nfactors: {method: [plain, dhm], optim.lr: [0.1, 0.2], dropout: [0.0, 0.1]}\n"
+    (tmp_path / "both.yaml").write_text(text + "baseline: {method: plain}\nfigures: [levels]\n")
+    words = ["grid=both", f"grid_dir={tmp_path}", "plan=true", f"store={tmp_path / 'store'}", "arch=wrn_10_1"]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert "both.yaml: figure 'levels' has room for one factor" in told and "optim.lr, dropout vary" in told
