@@ -134,7 +134,7 @@ def test_a_store_is_named_as_the_other_commands_name_it(
     uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
-    assert build.main([f"store={tmp_path}", f"out={tmp_path / 'o'}", "plan=methods-1"]) == 0
+    assert build.main([f"store={tmp_path}", f"results={tmp_path / 'o'}", "plan=methods-1"]) == 0
     assert (tmp_path / "o" / "coverage.md").exists()
     capsys.readouterr()
     for words in (["store=nowhere"], ["--store", str(tmp_path / "nowhere")]):

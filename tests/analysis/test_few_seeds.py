@@ -114,3 +114,8 @@ def test_where_seeds_are_added_every_verdict_can_be_drawn_and_every_seed_is_coun
     figure = catalogue.figure("effects")(grid)
     assert {text.get_text() for text in figure.legends[0].get_texts()} >= {stats.OPEN}
     assert "over 3 to 6 seeds (from 0)" in heads.build(grid).caption
+
+
+def test_what_a_baseline_costs_is_told_as_a_multiple_of_itself() -> None:
+    frame = cost.build(made.grid({"method": ["plain", "dhm"], "optim.lr": [0.1, 0.2]})).frame.set_index("variant")
+    assert frame.loc["plain 0.2", "against"] == "plain 0.2" and frame.loc["dhm 0.2", "against"] == "plain 0.2"

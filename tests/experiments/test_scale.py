@@ -146,6 +146,7 @@ def test_all_records_are_read_once_for_a_study_also_where_other_studies_have_its
     outcome = schedule(workplace, FakePool(busy_at_first))
     assert len(outcome.failed) == 9 and len(seen) == 18
     assert read.count(None) == 1 and sorted(filter(None, read)) == sorted(set(seen))
+    assert set(workplace.records()[schema.ATTEMPTS]) == {1}, "a cell that another study had was not started"
 
 
 def test_a_plan_of_a_thousand_variants_fits_into_the_record(plan: Plan) -> None:
