@@ -155,11 +155,13 @@ class Plan:
         return name != self.baseline and self.variant(name).role != BASELINE
 
     def baseline_of(self, name: str) -> str:
-        """Return what a variant is compared with.
+        """Return what a variant is compared with; a baseline, with itself.
 
         That is what the plan says; where it does not, the baseline with the variant's own backbone, or else the
         plan's baseline.
         """
+        if not self.is_arm(name):
+            return name
         variant = self.variant(name)
         if variant.baseline in self.names:
             return str(variant.baseline)

@@ -4,6 +4,7 @@ A misspelt grid is told at once, and a shell completes them all. Those of regist
 here once more, since the registries would load torch; a test holds them to these.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -34,7 +35,12 @@ def check(settings: DictConfig) -> None:
     """A ValueError for a grid or a class of cells that there is not. Of the others, somebody may have added one."""
     check_retry(settings.retry)
     if settings.grid is not None and settings.grid_dir is None and settings.grid not in GRIDS:
-        raise ValueError(f"{unknown('grid', settings.grid, GRIDS)}. One of your own, in YAML, needs grid_dir=DIR")
+        raise unknown_grid(settings.grid, GRIDS)
+
+
+def unknown_grid(name: str, known: Iterable[str]) -> ValueError:
+    """The error for a grid that there is not."""
+    return ValueError(f"{unknown('grid', name, known)}. One of your own, in YAML, needs grid_dir=DIR")
 
 
 def check_retry(retry: str | None) -> None:

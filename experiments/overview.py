@@ -2,13 +2,12 @@
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from analysis import coverage
+from analysis import coverage, store
 from experiments.stores import Stores
 from experiments.survey import ORPHANED, STATES, PlanState, Survey
 from experiments.words import megabytes
@@ -53,7 +52,7 @@ def show(console: Console, stores: Stores, survey: Survey) -> None:
         size = megabytes(sum(item.size for item in rubbish if not item.result))
         kept = sum(item.result for item in rubbish)
         more = f"; {kept} discarded run(s) hold results" if kept else ""
-        command = f"python -m experiments.clean{_where(stores)}"
+        command = shlex.join(["python", "-m", "experiments.clean", *store.place(stores.tracking_uri)])
         console.print(f"not needed: {size}{more}: {command}", markup=False, soft_wrap=True)
 
 
@@ -69,10 +68,6 @@ def _table(plans: Sequence[PlanState]) -> Table:
             numbers = [str(counts[state] or "·") for state in shown]
             table.add_row(name.replace("[", "\\["), found.plan.plan_id, str(sum(counts.values())), *numbers)
     return table
-
-
-def _where(stores: Stores) -> str:
-    return "" if stores.root == Path("results/store") else f" store={shlex.quote(str(stores.root))}"
 
 
 def _hints(found: PlanState) -> list[str]:

@@ -19,6 +19,7 @@ from dhm.replicas import check_batches
 from experiments.benchmarks import BENCHMARKS, Benchmark
 from experiments.costs import cost_of
 from experiments.grid import GRIDS, Grid, Plan, Variant
+from experiments.names import unknown_grid
 from experiments.scheduling.growth import AUTO, EVERY, MOST
 from experiments.scheduling.selection import Selection
 from experiments.search import Search
@@ -187,7 +188,7 @@ def _check_figures(grid: Grid, levels: Mapping[str, Sequence[Any]]) -> None:
 
 def _grid(request: Request) -> Grid:
     if request.grid not in GRIDS:
-        raise ValueError(f"{unknown('grid', request.grid, GRIDS)}. One of your own, in YAML, needs grid_dir=DIR")
+        raise unknown_grid(request.grid, GRIDS)
     grid = GRIDS.get(request.grid)
     for name in grid.figures:
         if name not in figure_names():

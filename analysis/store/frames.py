@@ -166,14 +166,14 @@ def _plans_of(experiment: Experiment, uri: str) -> list[Plan]:
             decode_plan(experiment.tags, plan_id),
             experiment=experiment.name,
             experiment_id=experiment.experiment_id,
-            place=_place(uri),
+            place=place(uri),
         )
         for plan_id in plan_ids(experiment.tags)
     ]
 
 
-def _place(uri: str) -> list[str]:
-    """What a command says to find a store; nothing where it finds it by itself, and no password."""
+def place(uri: str) -> list[str]:
+    """Return what a command says to find a store; nothing where it finds it by itself, and no password."""
     if os.environ.get("MLFLOW_TRACKING_URI") == uri or urlsplit(uri).password is not None:
         return []
     database = database_of(uri)

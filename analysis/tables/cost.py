@@ -29,10 +29,7 @@ def build(grid: GridData) -> Table:
     plan = grid.plan
     rows = []
     for variant in plan.ordered:
-        row: dict[str, object] = {
-            "variant": variant.name,
-            "against": plan.baseline_of(variant.name) if plan.is_arm(variant.name) else variant.name,
-        }
+        row: dict[str, object] = {"variant": variant.name, "against": plan.baseline_of(variant.name)}
         for name, metric in _MEASURES.items():
             row[name] = float(pd.Series(grid.by_seed(variant.name, metric), dtype=float).median())
         row["step_sd"] = float(pd.Series(grid.by_seed(variant.name, schema.STEP_MS), dtype=float).std())

@@ -32,7 +32,8 @@ class Scheduler(Runner):
         plan = self._plan
         self._cells = {cell.cell_id: cell for cell in plan.cells}
         runs = self._tracker.patience(lambda: store.runs(self._tracker.uri))
-        self._refuse_elsewhere(of_plan(runs, plan).values())
+        self._records = of_plan(runs, plan)
+        self._refuse_elsewhere(self._records.values())
         self._experiment_id = self._tracker.record_plan(plan, self._provenance, time.time())
         queue = self._reconcile(runs)
         count = len(plan.seeds)
@@ -54,7 +55,6 @@ class Scheduler(Runner):
         self._display.learn(runs)
         for run_id in surplus(runs, self._plan):
             self._tracker.discard(run_id)
-        self._records = of_plan(runs, self._plan)
         for cell_id, record in list(self._records.items()):
             if self._outdated(record, record.state):
                 self._discard(cell_id)

@@ -42,14 +42,14 @@ def masked(address: str) -> str:
 
 def _without_password(uri: str, variable: str, environment: MutableMapping[str, str]) -> str:
     """The address for the drivers that are here; its password moves to where the driver looks for it."""
-    parts = urlsplit(uri)
+    parts = given = urlsplit(uri)
     if parts.scheme in _POSTGRES:
         if find_spec("psycopg") is None:
             raise ValueError("PostgreSQL needs its driver: pip install 'dhm-ablation[postgres]'")
         parts = parts._replace(scheme="postgresql+psycopg")
     if parts.password is None:
         # `sqlite:////file` would come out of its parts as another address.
-        return uri if parts.scheme == urlsplit(uri).scheme else urlunsplit(parts)
+        return uri if parts is given else urlunsplit(parts)
     if parts.scheme in ("http", "https"):
         moved = {"MLFLOW_TRACKING_USERNAME": parts.username or "", "MLFLOW_TRACKING_PASSWORD": parts.password}
         netloc = parts.netloc.rpartition("@")[2]
