@@ -135,9 +135,10 @@ def remarks(plan: Plan) -> list[str]:
         optim, epochs = recipe.optim, recipe.epochs
         late = [str(milestone) for milestone in optim.milestones if milestone >= epochs]
         if optim.schedule == "multistep" and late:
+            earlier = f"optim.milestones=[{epochs // 2},{epochs * 3 // 4}], or " if epochs > 3 else ""
             found.append(
-                f"optim.milestones {', '.join(late)} lie past the last of {epochs} epochs, so the learning rate does "
-                f"not fall there: give optim.milestones=[{epochs // 2},{epochs * 3 // 4}], or optim.schedule=cosine"
+                f"optim.milestones {', '.join(late)} lie past the last of {epochs} epoch{'s' if epochs > 1 else ''}, "
+                f"so the learning rate does not fall there: give {earlier}optim.schedule=cosine"
             )
         if optim.schedule != "multistep" and optim.milestones:
             found.append(f"optim.milestones is for optim.schedule=multistep, and {optim.schedule} does not read it")
