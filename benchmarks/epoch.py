@@ -60,7 +60,7 @@ class OurEpoch:
         recipe = dataclasses.replace(recipe, **changes)
         runtime = Runtime(threads=threads, checkpoint=store / f"{name}.ckpt", checkpoint_every=0, **settings)
         self._training = Training(recipe, 0, runtime, raw)
-        self._recorder = Watched(record_info(store, name))
+        self._recorder = Watched(record_info(store, name), every=0)
         self._recorder.open(shared=False)
         self._recorder.on_start(self._training)
         self.tracking: list[float] = []

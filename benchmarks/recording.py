@@ -29,9 +29,9 @@ class Watched(Recorder):
     seconds: spent in it so far, by the run's own clock.
     """
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, *args: Any, **settings: Any) -> None:
         self.seconds = 0.0
-        self._clocked(lambda: super(Watched, self).__init__(*args))
+        self._clocked(lambda: super(Watched, self).__init__(*args, **settings))
 
     def open(self, *, shared: bool) -> bool:
         """See `Recorder.open`."""

@@ -1,5 +1,5 @@
-"""What a run writes to MLflow: the beginning of its record, one batch of metrics a checkpoint, which is an epoch's or,
-of short ones, that of several; its artifacts and readings at the end."""
+"""What a run writes to MLflow: the beginning of its record, one batch of metrics an epoch or, of short ones, for
+several; its artifacts and readings at the end."""
 
 import contextlib
 import dataclasses
@@ -26,6 +26,8 @@ from experiments.recording.patience import FIRST_PAUSE, LONGEST_PAUSE, Patience,
 from experiments.recording.provenance import numerics
 from experiments.recording.tracking import BATCH, quieten
 
+EVERY = 10.0  # seconds after which epochs are written, so that many short ones share a transaction
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordInfo:
@@ -43,11 +45,15 @@ class Recorder(Callback):
     filled in from the checkpoint, at the same timestamps, so that no point of a curve stands twice.
 
     Training goes on while the store is away; what it lacks is written when it answers again.
+
+    Args:
+        every: seconds for which epochs wait for one another; 0 writes each with its checkpoint. A run that is killed
+            has those that waited in its checkpoint.
     """
 
-    def __init__(self, info: RecordInfo, patience: Patience | None = None) -> None:
+    def __init__(self, info: RecordInfo, patience: Patience | None = None, every: float = EVERY) -> None:
         quieten()
-        self._info, self._patience = info, patience or Patience()
+        self._info, self._patience, self._every = info, patience or Patience(), every
         self._direct = MlflowClient(tracking_uri=info.tracking_uri)
         self._client = Patient(self._direct, self._patience)
         self.run_id = ""
@@ -55,7 +61,7 @@ class Recorder(Callback):
         self._gpus = 0
         self._there: set[int] = set()
         self._history: Sequence[EpochRecord] = ()
-        self._pause, self._next_try = 0.0, 0.0
+        self._pause, self._next_write = 0.0, 0.0
 
     def open(self, *, shared: bool) -> bool:
         """Begin the record of the cell, or go on with the one that earlier attempts left.
@@ -103,9 +109,9 @@ class Recorder(Callback):
         self._fill()
 
     def on_epoch_end(self, training: Training) -> None:
-        """Write what the checkpoint holds, where there is a new one; after the last epoch `finish` does."""
+        """Write what the checkpoint holds, where there is a new one and time; after the last epoch `finish` does."""
         new = training.saved == training.epoch < training.recipe.epochs
-        if new and time.monotonic() >= self._next_try:
+        if new and time.monotonic() >= self._next_write:
             self._fill()
 
     def leave(self) -> None:
@@ -124,9 +130,9 @@ class Recorder(Callback):
             if not self._pause:
                 self._patience.say("the tracking store does not answer; training goes on, and is recorded later")
             self._pause = min(2 * self._pause or FIRST_PAUSE, LONGEST_PAUSE)
-            self._next_try = time.monotonic() + self._pause
+            self._next_write = time.monotonic() + self._pause
         else:
-            self._pause = 0.0
+            self._pause, self._next_write = 0.0, time.monotonic() + self._every
 
     def _write(self, history: Sequence[EpochRecord], client: Any, readings: Sequence[Metric] = ()) -> None:
         """Write the epochs that the store lacks, and the readings with the last of them."""

@@ -68,10 +68,12 @@ def test_runs_that_write_the_same_data_set_at_once_all_have_it(client: MlflowCli
         assert len(client.get_run(run_id).inputs.dataset_inputs) == DATA_SETS
 
 
-@pytest.mark.parametrize(("every", "batches"), [(600.0, 1), (0.0, EPOCHS)])
-def test_epochs_of_one_checkpoint_are_written_together(
-    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float, batches: int
+# Seconds between checkpoints and between batches, and how many batches there are.
+@pytest.mark.parametrize("pace", [(600.0, 0.0, 1), (0.0, 600.0, 1), (0.0, 0.0, EPOCHS)])
+def test_short_epochs_are_written_together_and_never_before_their_checkpoint(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: tuple[float, float, int]
 ) -> None:
+    saved, every, batches = pace
     written: list[set[int]] = []
     log_batch = MlflowClient.log_batch
 
@@ -81,9 +83,9 @@ def test_epochs_of_one_checkpoint_are_written_together(
         return log_batch(self, run_id, **what)
 
     monkeypatch.setattr(MlflowClient, "log_batch", counted)
-    writes = Recorder(record_info(client, tmp_path))
+    writes = Recorder(record_info(client, tmp_path), every=every)
     writes.open(shared=True)
-    result = fit(recipe(), 0, Runtime(checkpoint_every=every), [writes])
+    result = fit(recipe(), 0, Runtime(checkpoint_every=saved), [writes])
     writes.finish(result, [])
     assert len(written) == batches and set.union(*written) == set(range(EPOCHS))
     assert epochs_recorded(client, writes.run_id) == list(range(EPOCHS))
