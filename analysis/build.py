@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,27 +13,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis import catalogue, coverage, inputs, published, schema, store
-from analysis.data import GridData, IncompleteError, curve_names, topologies, trials
+from analysis.built import Built
+from analysis.data import GridData, IncompleteError
 from analysis.files import write_whole
 from analysis.memory import Memory
 from analysis.plan import Plan, folder
+from analysis.reading import with_drawn
 
 if TYPE_CHECKING:
     from analysis.tables.table import Table
 
 STORE = f"sqlite:///{store.USUAL}"
 OUT = "results"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Built:
-    """What came of one plan: its files, and for what was not built the reason and the remedy."""
-
-    plan: Plan
-    paths: tuple[Path, ...]
-    kept: int  # of the files: made before, of what they would be made of now
-    refusals: tuple[str, ...]
-    coverage: str  # how far the plan has come, in a sentence
 
 
 def build(
@@ -98,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for result in results:
         if not options.quiet:
-            print(report(result))
+            print(result)
         for refusal in result.refusals:
             print(f"  not built: {refusal}", file=sys.stderr, flush=True)
     if not options.quiet:
@@ -116,19 +106,6 @@ def _pages(options: argparse.Namespace, results: Sequence[Built]) -> list[Path]:
     return write(options.store, Path(options.out), results, allow_incomplete=options.allow_incomplete)
 
 
-def report(result: Built) -> str:
-    """Return a few lines: how far the plan has come, and its files."""
-    told = [result.coverage]
-    by_stem: dict[Path, list[str]] = {}
-    for path in result.paths:
-        by_stem.setdefault(path.with_suffix(""), []).append(path.suffix)
-    told += [f"  {stem}{{{','.join(suffixes)}}}" for stem, suffixes in by_stem.items()]
-    if result.kept:
-        which = "all of them" if result.kept == len(result.paths) else f"{result.kept} of {len(result.paths)} files"
-        told.append(f"  {which} as they were: nothing has changed of what they are made of (--all makes them again)")
-    return "\n".join(told)
-
-
 def _own(runs: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """The records of a plan, with the columns that it would have alone."""
     own = runs[runs[schema.PLAN] == plan.plan_id]
@@ -142,9 +119,7 @@ def _build_grid(uri: str, grid: GridData, directory: Path, memory: Memory) -> Bu
     refusals: list[str] = []
     try:
         cells, needs = grid.cells, memory.needs(plan)
-        curves = store.curves(uri, cells, curve_names(cells, needs.metrics))
-        networks = topologies(uri, cells, needs.files)
-        whole = replace(grid, curves=curves, trials=trials(uri, plan), topologies=networks)
+        whole = with_drawn(uri, grid, cells, needs.metrics, needs.files)
     except IncompleteError as error:
         left = f" Files in {directory} are of an earlier build." if directory.is_dir() else ""
         refusals.append(f"{plan.words}: {error}{left}")

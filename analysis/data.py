@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import catalogue, coverage, schema, store
+from analysis import coverage, schema
 from analysis.plan import Plan
 
 _NAMED = 8  # variants that a message names
@@ -30,20 +30,6 @@ class GridData:
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
     topologies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     allow_incomplete: bool = False
-
-    @classmethod
-    def load(cls, uri: str, plan: Plan, *, allow_incomplete: bool = False) -> "GridData":
-        """Read one plan's records and curves from the tracking store."""
-        runs = store.runs(uri, plan)
-        finished = runs[runs["status"] == "FINISHED"]
-        return cls(
-            plan=plan,
-            runs=runs,
-            curves=store.curves(uri, finished, curve_names(finished, catalogue.metrics(plan.figures))),
-            trials=trials(uri, plan),
-            topologies=topologies(uri, finished, catalogue.files(plan.figures)),
-            allow_incomplete=allow_incomplete,
-        )
 
     @property
     def searched(self) -> Mapping[str, Any]:
@@ -134,29 +120,6 @@ class GridData:
         by_code = (frame["state"] == coverage.STALE) & (frame["why"] == "code")
         kept = frame.loc[(frame["state"] == coverage.DONE) | by_code, "run_id"]
         return self.runs[self.runs["run_id"].isin(kept)]
-
-
-def trials(uri: str, plan: Plan) -> pd.DataFrame:
-    """Return the trials of a plan's search, an empty frame where it has none."""
-    if plan.search is None:
-        return pd.DataFrame()
-    return store.trials(uri, plan.search["search_id"], list(plan.search["space"]))
-
-
-def topologies(uri: str, runs: pd.DataFrame, files: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the network of each variant, which is that of any of its runs, if its file is one of those wanted."""
-    if schema.TOPOLOGY_FILE not in files:
-        return {}
-    firsts = runs.drop_duplicates(schema.VARIANT)
-    found = store.topologies(uri, firsts)
-    pairs = zip(firsts[schema.VARIANT], firsts["run_id"], strict=True)
-    return {str(name): found[run_id] for name, run_id in pairs if run_id in found}
-
-
-def curve_names(runs: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
-    """Return the curves that are wanted (see `catalogue.metrics`), of those that the records have."""
-    there = [str(name) for name in runs.dropna(axis=1, how="all").columns]
-    return [name for name in there if any(name == w or (w.endswith("/") and name.startswith(w)) for w in wanted)]
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 import analysis
-from analysis import build, catalogue, coverage, effects, store, style
+from analysis import build, catalogue, coverage, effects, reading, store, style
 from analysis.data import GridData
 from analysis.plan import Plan
 from analysis.summary import summary
@@ -128,7 +128,7 @@ class Result:
         return effects.effects(self._load())
 
     def _load(self, *figures: str) -> GridData:
-        return GridData.load(self.uri, replace(self.plan, figures=figures))
+        return reading.load(self.uri, replace(self.plan, figures=figures))
 
     def _repr_mimebundle_(self, **_: Any) -> Bundle:
         frame = coverage.coverage(self.plan, store.runs(self.uri, self.plan))

@@ -99,7 +99,10 @@ def run(
     console = console or Console(highlight=False)
     if console.is_jupyter:  # there rich would ask for ipywidgets, and a live table would draw over itself
         console = Console(highlight=False, force_jupyter=False, force_terminal=False)
-    return _session(words).run(console, ("python", "-m", "experiments.run", *words))
+    session = _session(words)
+    from experiments.execution import execute  # noqa: PLC0415  (MLflow, 2 s to import, is wanted to run alone)
+
+    return execute(session, console, ("python", "-m", "experiments.run", *words))
 
 
 def _words(settings: Mapping[str, Any]) -> tuple[str, ...]:

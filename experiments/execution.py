@@ -26,7 +26,15 @@ from experiments.study import remarks, with_selected
 
 
 def execute(session: Session, console: Console, command: Sequence[str]) -> Ended:
-    """Run what is missing, see `Session.run`."""
+    """Run what is missing.
+
+    Args:
+        console: where progress is shown.
+        command: the words that started it, for the record.
+
+    Raises:
+        ValueError: as `Session.plan`; or the study is being run already.
+    """
     stores, options, root = session.stores, session.options, session.request.data_root
     stores.prepare()
     # The fork server loads torch and mlflow while this process reads the data and opens the store.

@@ -131,7 +131,7 @@ def results(console: Console, plan: Plan, stores: Stores, folder: Path, *, allow
     if built.paths:
         runs = store.runs(stores.tracking_uri, found)
         console.print(f"\n{summary(found, runs, allow_incomplete=allow_incomplete)}\n", markup=False, soft_wrap=True)
-        console.print(build.report(built), markup=False, soft_wrap=True)
+        console.print(str(built), markup=False, soft_wrap=True)
     for refusal in built.refusals:
         console.print(f"not built: {refusal}", markup=False)
     page = stores.tracking_uri.rstrip("/") if stores.served else UI

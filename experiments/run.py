@@ -86,7 +86,9 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console, *, as
         else:
             report.plan_table(console, ahead)
         return 0
-    ended = session.run(console, ("python", "-m", "experiments.run", *arguments))
+    from experiments.execution import execute  # noqa: PLC0415  (MLflow, 2 s to import, is wanted to run alone)
+
+    ended = execute(session, console, ("python", "-m", "experiments.run", *arguments))
     complete = ended.compared and report.outcome(console, ended.plan, ended.outcome)
     if ended.outcome.stopped is not None:
         return EXIT_INTERRUPTED if ended.outcome.stopped == INTERRUPTED else 1

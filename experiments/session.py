@@ -1,4 +1,4 @@
-"""A session: what settings ask for, brought together and run. The command line and `experiments.api` are its doors."""
+"""A session: what settings ask for, brought together. The command line and `experiments.api` are its doors."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from dhm.data import DataSet
 from dhm.diagnostics import Diagnostics
@@ -125,20 +124,6 @@ class Session:
             if trials.selection is not None:
                 plan = with_selected(plan, self.request, trials.selection)
         return growth.settled(plan, self.stores.tracking_uri), data, trials
-
-    def run(self, console: Console, command: Sequence[str]) -> Ended:
-        """Run what is missing.
-
-        Args:
-            console: where progress is shown.
-            command: the words that started it, for the record.
-
-        Raises:
-            ValueError: as `plan`; or the study is being run already.
-        """
-        from experiments.execution import execute  # noqa: PLC0415  (MLflow, 2 s to import, is wanted to run alone)
-
-        return execute(self, console, command)
 
     def made(self) -> tuple[Plan, DataSet]:
         """What is asked for, whatever is recorded; see `plan`."""

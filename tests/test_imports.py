@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,22 @@ def test_the_rooms_of_dhm_import_downwards() -> None:
             parts = name.split(".")
             if parts[0] == "dhm" and len(parts) > 1 and parts[1] != room:
                 assert floor[parts[1]] < floor[room], f"{path}: {name}"
+
+
+def test_no_two_files_need_each_other() -> None:
+    named = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in ("dhm", "experiments", "analysis", "benchmarks")
+        for path in modules(package)
+    }
+    needs = {name: (imports(path) & named.keys()) - {name} for name, path in named.items()}
+    # A package is what its files need, and importing one of them is not needing its own package.
+    needs = {name: {other for other in found if not name.startswith(f"{other}.")} for name, found in needs.items()}
+    assert sum(map(len, needs.values())) > 500
+    try:
+        list(TopologicalSorter(needs).static_order())
+    except CycleError as error:
+        pytest.fail(" needs ".join(error.args[1]))
 
 
 def test_files_stay_small() -> None:

@@ -3,20 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from analysis import coverage, schema, store
+from analysis.built import Built
 from analysis.files import write_whole
 from analysis.plan import Plan
 from analysis.report import browser, pieces
 from analysis.report.pieces import Piece
 from analysis.summary import summary
-
-if TYPE_CHECKING:
-    from analysis.build import Built
 
 NAME = "report"
 
@@ -35,7 +32,7 @@ class Section:
     refusals: tuple[str, ...]
 
 
-def write(uri: str, out: Path, built: "Sequence[Built]", *, allow_incomplete: bool = False) -> list[Path]:
+def write(uri: str, out: Path, built: Sequence[Built], *, allow_incomplete: bool = False) -> list[Path]:
     """Write report.html of what a build wrote into `out`, and report.pdf where there is a browser.
 
     The same records and files give the same bytes of the page.
@@ -72,7 +69,7 @@ def render(sections: Sequence[Section], whole: Sequence[Piece], runs: pd.DataFra
     )
 
 
-def _section(number: int, built: "Built", runs: pd.DataFrame, allow_incomplete: bool) -> Section:
+def _section(number: int, built: Built, runs: pd.DataFrame, allow_incomplete: bool) -> Section:
     plan: Plan = built.plan
     made = [pieces.read(path) for path in pieces.sidecars(built.paths)]
     own = runs[runs[schema.PLAN] == plan.plan_id]

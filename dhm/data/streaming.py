@@ -10,9 +10,10 @@ import torch
 
 from dhm.data.batches import Normaliser, check_run
 from dhm.data.dataset import Batch, DataError, RunImages
-from dhm.data.decoding import Key, open_decoder
+from dhm.data.decoding import Decoder, Files, Key
 from dhm.data.fingerprint import fingerprint_of
 from dhm.data.folders import ImageFolders
+from dhm.data.pillow import PillowDecoder
 from dhm.data.split import draw_parts
 from dhm.recipe import DataSpec
 from dhm.replicas import ALONE, Replica
@@ -101,7 +102,7 @@ class Reader:
         channels_last: bool,
     ) -> None:
         self._device = torch.device(device)
-        self._decoder = open_decoder(images, spec, device=self._device, workers=workers)
+        self._decoder = _decoder(Files(images), spec, device=self._device, workers=workers)
         normaliser = Normaliser(spec.mean, spec.std) if spec.mean else self._measured(train)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._normalise = normaliser.on(device, memory_format)
@@ -197,3 +198,16 @@ class StreamedHeldOut:
         if len(self):
             count = math.ceil(len(self) / min(at_most, self._most))
             yield from self._reader.batches(self._chosen, self.labels, None, math.ceil(len(self) / count))
+
+
+def _decoder(files: Files, spec: DataSpec, *, device: torch.device, workers: int) -> Decoder:
+    """The decoder that a recipe names, on the way to a device.
+
+    Args:
+        workers: processes or threads that decode; without any it is done where batches are asked for.
+    """
+    if spec.decoder == "dali":
+        from dhm.data.dali import DaliDecoder  # noqa: PLC0415  (it is an extra, and takes a second to import)
+
+        return DaliDecoder(files, spec, device=device, workers=workers)
+    return PillowDecoder(files, spec, device=device, workers=workers)

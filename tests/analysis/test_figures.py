@@ -10,8 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis import catalogue, effects, schema, store, style
-from analysis.data import GridData, IncompleteError, curve_names
+from analysis import catalogue, effects, reading, schema, store, style
+from analysis.data import GridData, IncompleteError
 from analysis.figures import effects as effect_plot
 from analysis.figures import gradient_agreement, methods, mimicking_matrix, positions, training_curves, weights
 from tests.analysis import synthetic
@@ -30,7 +30,7 @@ GRIDS = {
 
 @pytest.fixture(scope="module")
 def grids(uri: str) -> dict[str, GridData]:
-    found = {plan.plan_id: GridData.load(uri, plan) for plan in store.plans(uri)}
+    found = {plan.plan_id: reading.load(uri, plan) for plan in store.plans(uri)}
     made = {
         "measured": measured(found["methods-1"]),
         "searched": synthetic.searched(found["mimicking_weights-1"]),
@@ -282,7 +282,9 @@ def test_figures_of_diagnostics_need_side_branches(grids: dict[str, GridData]) -
 def test_only_the_curves_that_figures_draw_are_read(grids: dict[str, GridData]) -> None:
     runs = grids["measured"].runs.assign(**{f"{schema.GRADIENT_COSINE_VARIANCE}/{PAIRS[0]}": 0.1, schema.LR: np.nan})
     runs[f"{schema.GRADIENT_COSINE}/{PAIRS[0]}"] = 0.5
-    assert curve_names(runs, catalogue.metrics(["training_curves"])) == [schema.TEST_TOP1]
-    assert curve_names(runs, catalogue.metrics(["gradient_agreement"])) == [f"{schema.GRADIENT_COSINE}/{PAIRS[0]}"]
-    assert curve_names(runs, catalogue.metrics(["methods", "pie"])) == []
+    assert reading.curve_names(runs, catalogue.metrics(["training_curves"])) == [schema.TEST_TOP1]
+    assert reading.curve_names(runs, catalogue.metrics(["gradient_agreement"])) == [
+        f"{schema.GRADIENT_COSINE}/{PAIRS[0]}"
+    ]
+    assert reading.curve_names(runs, catalogue.metrics(["methods", "pie"])) == []
     assert set(grids["methods-1"].curves["metric"]) == {schema.TEST_TOP1}

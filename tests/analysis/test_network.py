@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ArrowStyle, FancyArrowPatch, FancyBboxPatch
 from mlflow import MlflowClient
 
-from analysis import build, schema, store
+from analysis import build, reading, schema, store
 from analysis.data import GridData
 from analysis.figures import network
 from dhm.cost import topology
@@ -36,7 +36,7 @@ def arcs(axes: Axes) -> list[FancyArrowPatch]:
 @pytest.fixture(scope="module")
 def grid(uri: str) -> GridData:
     plan = next(plan for plan in store.plans(uri) if plan.plan_id == "branch_positions-1")
-    return synthetic.drawn(GridData.load(uri, plan))
+    return synthetic.drawn(reading.load(uri, plan))
 
 
 def test_each_network_is_drawn_once_with_all_that_sets_it_apart(grid: GridData) -> None:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection
 
-from analysis import coverage, schema, store
+from analysis import coverage, reading, schema, store
 from analysis.data import GridData
 from analysis.figures import search as figure
 from analysis.search import selected
@@ -17,7 +17,7 @@ from tests.analysis import synthetic
 @pytest.fixture(scope="module")
 def grid(uri: str) -> GridData:
     (plan,) = (plan for plan in store.plans(uri) if plan.plan_id == "mimicking_weights-1")
-    return synthetic.searched(GridData.load(uri, plan))
+    return synthetic.searched(reading.load(uri, plan))
 
 
 def test_the_table_has_every_trial_and_marks_the_selected_one(grid: GridData) -> None:

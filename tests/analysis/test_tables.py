@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats as reference
 
-from analysis import catalogue, power, schema, store
+from analysis import catalogue, power, reading, schema, store
 from analysis.data import GridData
 from analysis.tables import comparison, cost, coverage, published
 from analysis.tables.render import FORMATS, csv, escape, latex, markdown
@@ -23,7 +23,7 @@ PLANS = ("branch_positions-1", "mimicking_weights-1", "depths-1", "methods-1")
 
 @pytest.fixture(scope="module")
 def grids(uri: str) -> dict[str, GridData]:
-    return {plan.plan_id: GridData.load(uri, plan) for plan in store.plans(uri) if plan.plan_id in PLANS}
+    return {plan.plan_id: reading.load(uri, plan) for plan in store.plans(uri) if plan.plan_id in PLANS}
 
 
 def errors(grid: GridData, variant: str) -> np.ndarray:

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from analysis import agreement, catalogue, schema
+from analysis import agreement, catalogue, reading, schema
 from analysis import store as reader
-from analysis.data import GridData
 from experiments import config
 from experiments.grid import GRIDS
 from experiments.run import main
@@ -30,7 +29,7 @@ KINDS = (
 def test_a_grid_that_asks_for_diagnostics_has_them_in_its_record_and_figures(workplace: Workplace) -> None:
     assert workplace.run("grid=gradient_agreement", "diagnostics.batches=3") == 0
     (plan,) = reader.plans(workplace.uri)
-    grid = GridData.load(workplace.uri, plan)
+    grid = reading.load(workplace.uri, plan)
     written = {str(name) for name in grid.runs.columns if str(name).startswith("diagnostics/")}
     assert {name.rpartition("/")[0] for name in written} == set(KINDS), "the names of schema are those that are written"
     assert agreement.heads(grid) == {"dsl": HEADS, "dhm": HEADS}
