@@ -1,5 +1,6 @@
-"""What a search selects, from its trials as `store.trials` has them."""
+"""What a search selects, from its trials as `store.trials` has them, and what it says of its fields."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -15,3 +16,11 @@ def selected(trials: pd.DataFrame) -> dict[str, Any] | None:
         return None
     first = ended.sort_values([schema.VAL_TOP1, schema.TRIAL_NUMBER]).iloc[0]
     return {str(name): value for name, value in first.to_dict().items()}
+
+
+def importance_words(importance: Mapping[str, float]) -> str:
+    """Say how much of the variation each field explains; nothing where too few trials ended to tell."""
+    if not importance:
+        return ""
+    shares = ", ".join(f"{path} {share:.0%}" for path, share in importance.items())
+    return f"Importance, the share of the variation that a parameter explains by itself (fANOVA): {shares}."

@@ -142,6 +142,7 @@ def counts(
         for arm, p in zip(against, adjusted, strict=True):
             if needed[arm] == now and not p < LEVEL:
                 needed[arm] = following
-        for arm, baseline in against.items():
-            needed[baseline] = max(needed[baseline], needed[arm])
+        for _ in against:  # a baseline may have one of its own
+            for arm, baseline in against.items():
+                needed[baseline] = max(needed[baseline], needed[arm])
     return needed

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis import coverage, store
+from analysis.search import importance_words
 from experiments.forecast import ELSEWHERE, STALE, Forecast, Trials
 from experiments.grid import Plan
 from experiments.scheduling.outcome import Outcome
@@ -90,8 +91,8 @@ def trials(console: Console, plan: Plan, selection: Selection | None, result: Ou
         console.print(f"No trial of {plan.experiment} ended: there is nothing to select from.")
     else:
         console.print(f"Selected: {_selected(selection)}", markup=False, soft_wrap=True)
-        shares = ", ".join(f"{path} {share:.0%}" for path, share in selection.document["importance"].items())
-        console.print(f"Importance (fANOVA): {shares or 'too few trials ended to tell'}.\n", soft_wrap=True)
+        told = importance_words(selection.document["importance"]) or "Importance: too few trials ended to tell."
+        console.print(f"{told}\n", soft_wrap=True)
 
 
 def _selected(selection: Selection) -> str:

@@ -18,14 +18,14 @@ from dhm.registry import unknown
 from experiments.benchmarks import Benchmark
 from experiments.factors import factor
 from experiments.grid import Cell, Grid, Plan, Variant, digest, recipe_id
-from experiments.points import Levels
+from experiments.points import Levels, agrees
 
 HELD_OUT = "data.val_fraction"
 ETA = 3  # Hyperband keeps one trial of so many at each of its steps
 
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
     # Not before five trials have ended and half of the epochs is over: at a high learning rate errors tell little.
-    "median": lambda epochs: MedianPruner(n_startup_trials=5, n_warmup_steps=epochs // 2),
+    "median": lambda epochs: MedianPruner(n_startup_trials=5, n_warmup_steps=(epochs + 1) // 2),
     "hyperband": lambda epochs: HyperbandPruner(
         min_resource=max(1, epochs // ETA**2), max_resource=epochs, reduction_factor=ETA
     ),
@@ -109,6 +109,7 @@ class Search(Grid):
         seed: of the trials. None of the grid's own, so that the luck of the seed by which a setting was selected is
             no part of the comparison.
         pruner: which trials are given up, of `PRUNERS`.
+        found: the setting that was selected, once there is one.
     """
 
     space: Mapping[str, Range]
@@ -116,6 +117,7 @@ class Search(Grid):
     trials: int = 40
     seed: int = 1000
     pruner: str = "median"
+    found: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def variants(
         self,
@@ -125,10 +127,16 @@ class Search(Grid):
         levels: Mapping[str, Levels] | None = None,
         recipe: str = "documented",
     ) -> list[Variant]:
-        """See `Grid.variants`; all training images are trained on."""
+        """See `Grid.variants`; all training images are trained on, and what was found is compared with the arm."""
         self._check()
         whole = {**(overrides or {}), HELD_OUT: 0.0}
-        return super().variants(benchmark, overrides=whole, levels=levels, recipe=recipe)
+        made = super().variants(benchmark, overrides=whole, levels=levels, recipe=recipe)
+        settings = [v for v in made if agrees(v.factors, self.arm)]
+        found = [v for v in settings if all(_at(v.recipe, path) == value for path, value in self.found.items())]
+        own = [v.name for v in settings if v not in found]
+        if not own:  # nothing is found, or the arm's own setting
+            return made
+        return [dataclasses.replace(v, baseline=own[0]) if v in found else v for v in made]
 
     def with_found(self, plan: Plan, setting: Mapping[str, float]) -> "Search":
         """The grid with the found setting as one more arm, beside the one that it is held against."""
@@ -139,7 +147,8 @@ class Search(Grid):
             for point in itertools.product(*pairs.values())
             if point not in (reference, found)
         ]
-        return dataclasses.replace(self, factors={**plan.levels, **pairs}, exclude=[*self.exclude, *crossed])
+        factors = {**plan.levels, **pairs}
+        return dataclasses.replace(self, factors=factors, exclude=[*self.exclude, *crossed], found=setting)
 
     def trial(self, plan: Plan, number: int, setting: Mapping[str, float]) -> Trial:
         """A setting as what is trained for it."""
@@ -194,7 +203,7 @@ class Search(Grid):
         return recipe
 
     def _arm(self, plan: Plan) -> Recipe:
-        arms = [v for v in plan.variants if all(v.factors.get(name) == level for name, level in self.arm.items())]
+        arms = [v for v in plan.variants if agrees(v.factors, self.arm)]
         if len(arms) != 1:
             raise ValueError(
                 f"search {self.name!r}: its arm {dict(self.arm)} is {len(arms)} of the variants "

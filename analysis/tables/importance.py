@@ -38,8 +38,10 @@ def build(grid: GridData) -> Table:
     shared = " ".join(
         (
             f"Parameters of {plan.title[:1].lower()}{plan.title[1:]} on {plan.benchmark}.",
-            f"Importance is the share of the variation between the {len(ended)} trials that ended, of their error on "
-            "held-out training images (fANOVA); none is given where too few ended to tell. It is one seed's.",
+            "Importance is the share of the variation of the error on held-out training images that a parameter "
+            f"explains by itself, in a forest fitted to the {len(ended)} trials that ended (fANOVA); what is missing "
+            "to 100 % is of parameters together. None is given where too few ended to tell. It is one seed's, and "
+            "takes noise for an effect: a hint, not a finding.",
             f"What was found is that of trial {search['selected']}; whether it beats the recipe's own is in the "
             "comparison.",
             provenance(grid),

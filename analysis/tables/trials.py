@@ -5,6 +5,7 @@ from collections.abc import Callable
 from analysis import schema, wording
 from analysis.data import GridData, records
 from analysis.plan import Plan
+from analysis.search import importance_words
 from analysis.tables.table import Column, Row, Table, number, provenance
 
 
@@ -49,9 +50,7 @@ def _caption(grid: GridData) -> str:
         "was looked at. Selected: the lowest error of a trial that ended, of equals the earlier.",
         f"Pruned trials were given up by the {search['pruner']} rule; their error is that of their last epoch.",
     ]
-    if search["importance"]:
-        shares = ", ".join(f"{path} {share:.0%}" for path, share in search["importance"].items())
-        told.append(f"Importance (share of the variation between trials that ended; fANOVA): {shares}.")
+    told += filter(None, [importance_words(search["importance"])])
     codes = sorted(set(map(str, grid.trials[schema.CODE])))
     if len(codes) > 1:
         told.append(f"The trials were made by {len(codes)} codes ({', '.join(codes)}).")

@@ -17,7 +17,8 @@ mimicking_weight_search = GRIDS.register(
         title="Search of mimicking weight and temperature",
         question="Which mimicking weight alpha and temperature T are best, and do they beat the released 1 and 1?",
         reading="The trials were judged by held-out training images, on one seed; the test images were looked at after "
-        "the selection alone. The baseline is DSL: the same branches without mimicking.",
+        "the selection alone. What was found is compared with the released setting, and that with DSL: the same "
+        "branches without mimicking.",
         factors={"method": ["dsl", "dhm"]},
         baseline={"method": "dsl"},
         arm={"method": "dhm"},

@@ -88,9 +88,9 @@ def _grown_at(plan: Plan, uri: str) -> Plan:
 
 
 def _words(plan: Plan, further: Plan) -> str:
-    open_arms = [v.name for v in plan.variants if v.baseline and further.counts[v.name] > plan.counts[v.name]]
-    arms = sum(variant.baseline is not None for variant in plan.variants)
-    return (
-        f"{arms - len(open_arms)} of {arms} comparisons decided at {len(plan.seeds)} seeds; "
-        f"up to {len(further.seeds)} seeds for {', '.join(open_arms)}"
-    )
+    baselines = {variant.name: variant.baseline for variant in plan.variants if variant.baseline is not None}
+    go_on = [name for name in baselines if further.counts[name] > plan.counts[name]]
+    more = f"up to {len(further.seeds)} seeds for {', '.join(go_on)}"
+    if baselines.keys() & baselines.values():  # an arm may go on for another one's sake
+        return f"not all comparisons are decided at {len(plan.seeds)} seeds; {more}"
+    return f"{len(baselines) - len(go_on)} of {len(baselines)} comparisons decided at {len(plan.seeds)} seeds; {more}"

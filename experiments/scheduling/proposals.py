@@ -134,13 +134,14 @@ class Proposals(Attempts):
         return progress.epoch < progress.epochs and trial.should_prune()
 
     def importance(self) -> dict[str, float]:
-        """How much of the variation of the error between finished trials each field explains (fANOVA; Hutter et al.,
-        ICML 2014), as shares of 1; empty where too few trials ended, or all alike."""
+        """How much of the variation of the error each field explains by itself (fANOVA; Hutter et al., ICML 2014), in a
+        forest that is fitted to the finished trials: shares of 1, which add up to less where fields act together.
+        Empty where too few trials ended, or all alike."""
         ended = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(ended) < ENOUGH or len({trial.value for trial in ended}) < 2:
             return {}
         # scikit-learn, a second to import, is wanted at the end of a search alone.
-        from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # noqa: PLC0415
+        from optuna.importance import FanovaImportanceEvaluator  # noqa: PLC0415
 
-        shares = get_param_importances(self._study, evaluator=FanovaImportanceEvaluator(seed=self._search.seed))
+        shares = FanovaImportanceEvaluator(seed=self._search.seed).evaluate(self._study)
         return {path: float(shares.get(path, 0.0)) for path in self._space}

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import schema, stats
+from analysis import schema, sequential, stats
 from analysis import store as reader
 from experiments.grid import Cell, Plan
 from experiments.scheduling import growth
@@ -143,3 +143,11 @@ def test_mistakes_are_named(
 ) -> None:
     assert workplace.run("grid=methods", *words) == 2
     assert expected in capsys.readouterr().err
+
+
+def test_an_arm_that_another_is_compared_with_goes_on_with_it_and_takes_its_own_baseline_along() -> None:
+    shifts = {"dsl": 0.0, "own": -5.0, "found": -5.0}
+    noise = random.Random(0)
+    errors = {name: {seed: shift + noise.gauss(0, 0.3) for seed in range(5)} for name, shift in shifts.items()}
+    counts = sequential.counts((5, 10), list(shifts), {"own": "dsl", "found": "own"}, errors.__getitem__)
+    assert counts == {"dsl": 10, "own": 10, "found": 10}, "found and own are alike"
