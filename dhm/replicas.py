@@ -51,11 +51,11 @@ class Replica:
             return network
         if recipe.sync_batch_norm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        at_times_unused = any(branch.fork_probability < 1 for branch in recipe.branches)
+        # `find_unused_parameters`, because branches may not fork; and because without it DDP makes its buckets anew
+        # after its first step, in the order in which gradients came. A resumed run would take a step with the first
+        # buckets, where the gradients of three replicas or more add up in another order.
         # The running statistics of the first replica are those that count; it alone evaluates.
-        return nn.parallel.DistributedDataParallel(
-            network, find_unused_parameters=at_times_unused, broadcast_buffers=False
-        )
+        return nn.parallel.DistributedDataParallel(network, find_unused_parameters=True, broadcast_buffers=False)
 
     def require_all(self) -> None:
         """A RuntimeError where another replica is gone: on a GPU the collectives that it has left end without one, and
