@@ -9,14 +9,15 @@ from torch import nn
 from dhm.fields import to_dict
 from dhm.network import BranchedNetwork, build_network
 from dhm.recipe import DataSpec, Recipe
-from dhm.steps import pairs
+from dhm.steps import pairs, whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
     """Parameters, and floating-point operations of a forward pass of one image (a multiply and an add are two).
 
-    Without `_main` with side branches, as in training; with it the main branch alone, as in inference.
+    Without `_main` with side branches, as in training; with it the main branch alone, as in inference. Operations are
+    the mean over steps: those of a branch count by the probability with which it forks. Its parameters count whole.
     """
 
     parameters: int
@@ -47,12 +48,16 @@ def measure(recipe: Recipe, *, channels: int, size: tuple[int, int], num_classes
     """
     network = on_meta(recipe, channels=channels, num_classes=num_classes)
     image = torch.empty(1, channels, *size, device="meta")
-    main = network.main_only()
+    main, step = network.main_only(), whole(recipe)
+    counts = _flops(network, image)
+    spared = sum(
+        (1 - step.presence(head)) * counts[f"{BranchedNetwork.__name__}.sides.{head}"] for head in network.sides
+    )
     return Cost(
         parameters=_parameters(network),
         parameters_main=_parameters(main),
-        flops=_flops(network, image),
-        flops_main=_flops(main, image),
+        flops=round(counts["Global"] - spared),
+        flops_main=_flops(main, image)["Global"],
     )
 
 
@@ -91,9 +96,10 @@ def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _flops(module: nn.Module, image: torch.Tensor) -> int:
+def _flops(module: nn.Module, image: torch.Tensor) -> dict[str, int]:
+    """Operations by the names of the modules that do them; all of them as `Global`."""
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415  (it imports Triton)
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(image)
-    return int(counter.get_total_flops())
+    return {name: sum(found.values()) for name, found in counter.get_flop_counts().items()}

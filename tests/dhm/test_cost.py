@@ -50,6 +50,15 @@ def test_parameters_and_operations_are_those_counted_by_hand() -> None:
     assert (cost.parameters, cost.flops) == total(MAIN + SIDE1 + SIDE2)
 
 
+def test_operations_of_a_branch_count_by_the_probability_with_which_it_forks() -> None:
+    chances = {1: 0.25, 2: 0.5}
+    branches = tuple(dataclasses.replace(spec, fork_probability=chances[spec.after]) for spec in DHM.branches)
+    cost = measure(dataclasses.replace(DHM, branches=branches), channels=1, size=(8, 8), num_classes=10)
+    assert (cost.parameters_main, cost.flops_main) == total(MAIN)
+    assert cost.parameters == total(MAIN + SIDE1 + SIDE2)[0], "it has them whether it forks or not"
+    assert cost.flops == total(MAIN)[1] + total(SIDE1)[1] / 4 + total(SIDE2)[1] / 2
+
+
 def test_operations_grow_with_the_image() -> None:
     small, large = (measure(PLAIN, channels=1, size=size, num_classes=10) for size in ((8, 8), (8, 16)))
     assert small.parameters == large.parameters
