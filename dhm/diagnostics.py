@@ -107,12 +107,11 @@ def prediction_agreement(
     """
     # A search does not look at the test images.
     images = training.held_out["test" if "test" in training.held_out else "val"]
-    # Batches as equal as can be: a last one of a single image could not be normalised by itself.
-    size = -(-len(images) // -(-len(images) // EVAL_BATCH))
     heads = len(training.recipe.heads)
     kl, same = torch.zeros(2, heads, heads, dtype=torch.float64, device=training.device)
     with _measuring(network, batch_statistics=batch_statistics):
-        for batch, _ in images.batches(size):
+        # as equal as can be: a last one of a single image could not be normalised by itself
+        for batch, _ in images.batches(EVAL_BATCH):
             with training.autocast():
                 logits = network(batch).stacked()
             kl += len(batch) * mimicking_matrix(logits.double())

@@ -192,9 +192,10 @@ class HeldOutSet:
         return len(self._set)
 
     def batches(self, at_most: int) -> Iterator[Batch]:
-        """Normalised images and labels, `at_most` in a batch."""
-        for images, labels in zip(self._set.images.split(at_most), self._set.labels.split(at_most), strict=True):
-            if len(labels):  # an empty set splits into one empty part
+        """See `HeldOut.batches`; normalised."""
+        if len(self):
+            parts = (x.tensor_split(math.ceil(len(self) / at_most)) for x in (self._set.images, self._set.labels))
+            for images, labels in zip(*parts, strict=True):
                 yield self._normalise(images), labels
 
 

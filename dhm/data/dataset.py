@@ -47,7 +47,7 @@ class HeldOut(Protocol):
         """Number of images."""
 
     def batches(self, at_most: int) -> Iterator[Batch]:
-        """All images in their order, `at_most` or fewer in a batch."""
+        """All images in their order: as few batches of `at_most` or fewer as there can be, as equal as can be."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

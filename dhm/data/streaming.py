@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -112,35 +112,44 @@ class Reader:
         chosen: torch.Tensor,
         labels: torch.Tensor,
         seeds: torch.Tensor | None,
-        batch_size: int,
+        parts: Sequence[torch.Tensor],
         replica: Replica = ALONE,
     ) -> Iterator[Batch]:
         """The files at positions `chosen` (N,) with their labels (N,), each seen by its seed (N,), if there are seeds;
         of every batch a replica's share.
 
+        Args:
+            parts: what a batch has of them, 0 to N - 1 in their order.
+
         Raises:
             DataError: a file cannot be read.
         """
-        images = self._pixels(chosen, seeds, batch_size, replica)
-        truths = map(replica.share, labels.to(self._device).split(batch_size))
+        images = self._pixels(chosen, seeds, parts, replica)
+        truths = map(replica.share, labels.to(self._device).split(list(map(len, parts))))
         for pixels, truth in zip(images, truths, strict=True):
             # into planes first: to compute with colours innermost takes twice as long on a CPU
             yield self._normalise(pixels.to(self._device, non_blocking=True).contiguous()), truth
 
     def _pixels(
-        self, chosen: torch.Tensor, seeds: torch.Tensor | None, batch_size: int, replica: Replica = ALONE
+        self,
+        chosen: torch.Tensor,
+        seeds: torch.Tensor | None,
+        parts: Sequence[torch.Tensor],
+        replica: Replica = ALONE,
     ) -> Iterator[torch.Tensor]:
         """uint8 images (B, 3, H, W)."""
-        keys = _keys(chosen, seeds, batch_size, replica)
-        return self._decoder.batches(keys, math.ceil(len(chosen) / batch_size), batch_size)
+        return self._decoder.batches(_keys(chosen, seeds, parts, replica), len(parts), max(map(len, parts)))
 
     def _measured(self, train: torch.Tensor) -> Normaliser:
         spread = torch.linspace(0, len(train) - 1, min(len(train), MEASURED)).round().long()
-        return Normaliser.measured(torch.cat(list(self._pixels(train[spread], None, CHUNK))))
+        parts = torch.arange(len(spread)).split(CHUNK)
+        return Normaliser.measured(torch.cat(list(self._pixels(train[spread], None, parts))))
 
 
-def _keys(chosen: torch.Tensor, seeds: torch.Tensor | None, batch_size: int, replica: Replica) -> Iterator[list[Key]]:
-    for part in map(replica.share, torch.arange(len(chosen)).split(batch_size)):
+def _keys(
+    chosen: torch.Tensor, seeds: torch.Tensor | None, parts: Sequence[torch.Tensor], replica: Replica
+) -> Iterator[list[Key]]:
+    for part in map(replica.share, parts):
         augmentations = itertools.repeat(None) if seeds is None else seeds[part].tolist()
         yield list(zip(chosen[part].tolist(), augmentations, strict=False))
 
@@ -176,8 +185,8 @@ class StreamedBatches:
         """The batches of one epoch."""
         order = torch.randperm(len(self._chosen), generator=stream(seed, "order", epoch))
         seeds = torch.randint(SEEDS, order.shape, generator=stream(seed, "augment", epoch))
-        labels = self._labels[order]
-        yield from self._reader.batches(self._chosen[order], labels, seeds, self._batch_size, self._replica)
+        parts = torch.arange(len(order)).split(self._batch_size)
+        yield from self._reader.batches(self._chosen[order], self._labels[order], seeds, parts, self._replica)
 
 
 class StreamedHeldOut:
@@ -194,10 +203,10 @@ class StreamedHeldOut:
         return len(self._chosen)
 
     def batches(self, at_most: int) -> Iterator[Batch]:
-        """The batches, as equal as can be."""
+        """See `HeldOut.batches`."""
         if len(self):
-            count = math.ceil(len(self) / min(at_most, self._most))
-            yield from self._reader.batches(self._chosen, self.labels, None, math.ceil(len(self) / count))
+            parts = torch.arange(len(self)).tensor_split(math.ceil(len(self) / min(at_most, self._most)))
+            yield from self._reader.batches(self._chosen, self.labels, None, parts)
 
 
 def _decoder(files: Files, spec: DataSpec, *, device: torch.device, workers: int) -> Decoder:

@@ -155,9 +155,22 @@ class TestBatches:
         assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
     def test_held_out_batches_are_equal_and_no_larger_than_those_of_training(self, root: Path) -> None:
-        for at_most, batch_size, expected in ((500, 4, [3, 3, 3]), (2, 4, [2, 2, 2, 2, 1]), (500, 256, [9])):
+        cases = ((500, 4, [3, 3, 3]), (2, 4, [2, 2, 2, 2, 1]), (500, 256, [9]), (4, 256, [3, 3, 3]), (500, 6, [5, 4]))
+        for at_most, batch_size, expected in cases:
             test = opened(root, batch_size=batch_size).test
             assert [len(labels) for _, labels in test.batches(at_most)] == expected
+
+    def test_no_batch_is_of_one_image_where_there_are_more(self, root: Path) -> None:
+        """It could not be normalised by itself. Of ten images, batches of three, three, three and one are as few."""
+        write(root, "val", "cat", 3, noise(9))
+        for spec, kind in ((SPEC, StreamedData), (SHIFT, RawData)):
+            data = load(spec, root)
+            assert type(data) is kind
+            test = data.open(spec, 0, batch_size=5).test
+            for at_most, expected in ((4, [4, 3, 3]), (3, [3, 3, 2, 2])):
+                images, labels = zip(*test.batches(at_most), strict=True)
+                assert list(map(len, images)) == list(map(len, labels)) == expected
+                assert torch.equal(torch.cat(labels), test.labels)
 
     def test_flips_can_be_left_out_and_nothing_else_changes(self, root: Path) -> None:
         flipped, _ = joined(opened(root).train.epoch(0, 0))
