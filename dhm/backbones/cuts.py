@@ -10,6 +10,7 @@ import bisect
 import dataclasses
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -91,7 +92,8 @@ def find_cuts(model: nn.Module) -> Cuts:
 def split(model: nn.Module, cuts: Cuts) -> Iterator[fx.GraphModule]:
     """The parts of a model: its stem, every block with what precedes it, and its classifier.
 
-    They hold the model's own modules under the model's own names, and do the same operations in the same order.
+    They hold the model's own modules under the model's own names, and do the same operations in the same order. An
+    activation that begins a part leaves the maps that it is given as they are: they may be wanted once more.
 
     Raises:
         ValueError: more than one tensor goes from a part to those that follow.
@@ -110,6 +112,10 @@ def split(model: nn.Module, cuts: Cuts) -> Iterator[fx.GraphModule]:
         for node in nodes[entry + 1 : end + 1]:
             if any(source not in values for source in node.all_input_nodes):
                 raise ValueError(f"more than one tensor goes past {nodes[entry].name} to {node.name}")
+            if node.op == "call_module" and nodes[entry] in node.all_input_nodes:
+                first: Any = model.get_submodule(str(node.target))
+                if hasattr(first, "inplace"):
+                    first.inplace = False
             value = values[node] = graph.node_copy(node, values.__getitem__)
         graph.output(graph.call_method("permute", (value, 0, 3, 1, 2)) if end_last else value)
         yield fx.GraphModule(model, graph)

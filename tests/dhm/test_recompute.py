@@ -41,6 +41,23 @@ def test_what_is_computed_again_gives_the_same_bits(arch: str, change: dict[str,
         assert torch.equal(found[name], value), name
 
 
+@pytest.mark.parametrize("name", ["alexnet", "vgg11_bn"])
+def test_a_stage_that_begins_with_an_activation_leaves_the_maps_that_are_kept_for_it(name: str) -> None:
+    arch = f"torchvision/{name}"
+    recipe = dataclasses.replace(RECIPE, arch=arch, branches=ARCHITECTURES.get(arch).branches)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    network = build_network(recipe, in_channels=3, num_classes=10, seed=0).train()
+    found = []
+    for recompute in (False, True):
+        network.recompute = recompute
+        network.zero_grad()
+        torch.manual_seed(0)  # of the model's own dropout
+        network(images).stacked().square().sum().backward()
+        found.append([parameter.grad for parameter in network.parameters()])
+    for kept, again in zip(*found, strict=True):
+        assert torch.equal(kept, again)
+
+
 def saved_bytes(recompute: bool) -> int:
     """Bytes that a forward pass keeps for the backward pass, the weights apart."""
     architecture = ARCHITECTURES.get("densenet_40_12")
