@@ -91,8 +91,13 @@ class TorchvisionBackbone(Backbone):
         self.load_torchvision_state_dict(model.state_dict())
 
     def torchvision_state_dict(self) -> dict[str, Tensor]:
-        """The weights by torchvision's names: the torchvision model, without auxiliary heads, loads them strictly."""
-        return {_original(name): tensor for name, tensor in self.state_dict().items()}
+        """The weights by torchvision's names: the torchvision model, without auxiliary heads, loads them strictly.
+
+        With them comes what it notes about versions: MNASNets take weights without a version for those of older ones.
+        """
+        state = _make_on_meta(self.name, in_channels=self.in_channels, num_classes=self.num_classes).state_dict()
+        state.update((_original(name), tensor) for name, tensor in self.state_dict().items())
+        return state
 
     def load_torchvision_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take the weights of the torchvision model. Names or shapes that do not fit are torch's RuntimeError."""

@@ -131,6 +131,15 @@ def test_weights_of_the_torchvision_model_are_taken_strictly() -> None:
         ours.load_torchvision_state_dict({**theirs.state_dict(), "other": torch.zeros(1)})
 
 
+def test_a_model_that_asks_for_the_version_of_its_weights_takes_ours_strictly() -> None:
+    """Weights without one are of the MNASNet of old, to torchvision, which had another stem."""
+    ours, theirs = backbone("mnasnet0_5").eval(), original("mnasnet0_5").eval()
+    state = ours.torchvision_state_dict()
+    assert list(state) == list(theirs.state_dict())
+    theirs.load_state_dict(state, strict=True)
+    assert torch.equal(ours(images()), theirs(images()))
+
+
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_b0", "swin_t"])
 def test_initialisation_follows_from_the_generator_alone(name: str) -> None:
     torch.manual_seed(1)
