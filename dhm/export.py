@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dhm.backbones.adapter import FAMILY, TorchvisionBackbone
 from dhm.backbones.imagenet_resnet import ImageNetResNet
 from dhm.network import BranchedNetwork
 from dhm.released import released_names
@@ -17,19 +18,29 @@ def main_state(network: BranchedNetwork, *, torchvision_names: bool = False) -> 
     """Copies of the main branch's weights and statistics, on the CPU.
 
     Args:
-        torchvision_names: as torchvision's network of the same name has them, instead of our own.
+        torchvision_names: as torchvision's network of the same name has them (of `torchvision/NAME` that of NAME),
+            instead of our own.
 
     Raises:
         ValueError: torchvision has no network of this family.
     """
-    state = {name: tensor.detach().cpu().clone() for name, tensor in network.main_only().state_dict().items()}
-    if not torchvision_names:
-        return state
-    if not isinstance(network.main_only(), ImageNetResNet):
-        family = type(network.main_only()).__name__
-        raise ValueError(f"torchvision has no {family}: only ImageNet ResNets have names there; export with our own")
-    names = released_names(network)
-    return {names[f"backbone.{name}"]: tensor for name, tensor in state.items()}
+    state = _by_torchvision(network) if torchvision_names else dict(network.main_only().state_dict())
+    copies = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+    state.update(copies)  # in place: torchvision's keeps its note of versions
+    return state
+
+
+def _by_torchvision(network: BranchedNetwork) -> dict[str, Tensor]:
+    main = network.main_only()
+    if isinstance(main, TorchvisionBackbone):
+        return main.torchvision_state_dict()
+    if isinstance(main, ImageNetResNet):
+        names = released_names(network)
+        return {names[f"backbone.{name}"]: tensor for name, tensor in main.state_dict().items()}
+    raise ValueError(
+        f"torchvision has no {type(main).__name__}: only ImageNet ResNets and {FAMILY}/NAME have names there; "
+        "export with our own"
+    )
 
 
 def save_program(network: BranchedNetwork, path: Path, *, channels: int = 3, size: tuple[int, int]) -> None:

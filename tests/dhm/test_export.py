@@ -62,10 +62,10 @@ def test_the_state_is_the_plain_networks_and_a_copy(arch: str) -> None:
     assert not any(tensor.requires_grad for tensor in state.values())
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50", "torchvision/resnet18", "torchvision/mnasnet0_5"])
 def test_torchvision_loads_its_names_strictly_and_gives_the_same_logits(arch: str) -> None:
     network = branched(arch, classes=7)
-    reference = torchvision.models.get_model(arch, num_classes=7)
+    reference = torchvision.models.get_model(arch.removeprefix("torchvision/"), num_classes=7)
     state = main_state(network, torchvision_names=True)
     assert list(state) == list(reference.state_dict())
     reference.load_state_dict(state, strict=True)
@@ -77,7 +77,9 @@ def test_torchvision_loads_its_names_strictly_and_gives_the_same_logits(arch: st
 
 @pytest.mark.parametrize("arch", ["resnet8", "wrn_10_1", "densenet_10_6"])
 def test_torchvisions_names_are_refused_where_it_has_no_such_network(arch: str) -> None:
-    with pytest.raises(ValueError, match=r"torchvision has no .*: only ImageNet ResNets have names there"):
+    with pytest.raises(
+        ValueError, match=r"torchvision has no .*: only ImageNet ResNets and torchvision/NAME have names"
+    ):
         main_state(branched(arch), torchvision_names=True)
 
 
