@@ -85,8 +85,8 @@ class MimicSpec(Spec):
         temperature: T; terms are scaled by its square.
         smoothing: added to every probability before the log, as the released code does; 0 is the exact KL.
         pairs: which heads mimic which, by the way that knowledge goes: `all`, `sides_to_main`, `main_to_sides`,
-            `deep_to_shallow`, `shallow_to_deep` (the later a head's node, the deeper it is; main is the deepest), or
-            `listed`.
+            `deep_to_shallow`, `shallow_to_deep` (a side branch is the deeper the later its node is, and of those at one
+            node the later in `branches`, however many blocks it has; main is the deepest), or `listed`.
         listed: the terms, where `pairs` is `listed`.
         alpha_warmup: epochs over which alpha rises from 0, by iteration.
         stop_gradient: whether a teacher gets no gradient; false lets every term draw both of its heads.

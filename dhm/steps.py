@@ -83,7 +83,8 @@ def _wanted(way: str, heads: tuple[str, ...], student: str, teacher: str) -> boo
         return student == "main"
     if way == "main_to_sides":
         return teacher == "main"
-    # The later a head's node the deeper it is; the main branch, which comes first, is the deepest.
+    # The later a head comes the deeper it is: the later its node, and of two at one node the second. The main branch,
+    # which comes first, is the deepest.
     depth = {head: index or len(heads) for index, head in enumerate(heads)}
     if way == "deep_to_shallow":
         return depth[teacher] > depth[student]

@@ -148,6 +148,20 @@ def test_pairs_by_the_way_that_knowledge_goes(way: str, expected: set[str]) -> N
     assert loss.total.item() == pytest.approx(total.item(), rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("way", "expected"),
+    [
+        ("deep_to_shallow", {"side1.main", "side1b.main", "side1.side1b"}),
+        ("shallow_to_deep", {"main.side1", "main.side1b", "side1b.side1"}),
+    ],
+)
+def test_of_branches_at_one_node_the_later_is_the_deeper(way: str, expected: set[str]) -> None:
+    at_one = (BranchSpec(after=1, blocks=(3, 3)), BranchSpec(after=1, blocks=(1, 1)))
+    made = recipe(MimicSpec(pairs=way), branches=at_one)
+    assert made.heads == ("main", "side1", "side1b") and made.branches == at_one
+    assert {f"{student}.{teacher}" for student, teacher, _ in pairs(made.mimic, made.heads)} == expected
+
+
 def test_listed_pairs_have_their_own_weights() -> None:
     listed = (
         PairSpec(student="main", teacher="side2", weight=0.5),
