@@ -87,6 +87,17 @@ def test_smoothing_bounds_the_divergence_at_large_logits() -> None:
     assert float(smoothed) == pytest.approx(math.log(1e8), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("classes", "expected"), [(10, (3e-7, 1e-4, 0.21)), (100, (3e-6, 7e-4, 0.35)), (1000, (3e-5, 4e-3, 0.46))]
+)
+def test_how_much_smoothing_takes_off_a_divergence(classes: int, expected: tuple[float, ...]) -> None:
+    """As docs/method.md has it, to the digits given there."""
+    normal = torch.randn(2, 4000, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for scale, share in zip((1, 3, 10), expected, strict=True):
+        exact, smoothed = (float(mimicking_matrix(scale * normal, smoothing=e)[0, 1]) for e in (0.0, 1e-8))
+        assert (exact - smoothed) / exact == pytest.approx(share, rel=0.15)
+
+
 def test_a_divergence_worked_out_by_hand() -> None:
     # p = (1/2, 1/2), q = (3/4, 1/4)
     matrix = mimicking_matrix(torch.tensor([[[0.0, 0.0]], [[math.log(3), 0.0]]], dtype=torch.float64))
