@@ -29,8 +29,9 @@ def draw_parts(labels: torch.Tensor, classes: Sequence[str], spec: DataSpec, see
     """Keep `train_size` training images, hold out `val_fraction` of them, mislabel `label_noise` of the rest.
 
     No setting disturbs the draws of another. More noise keeps the same images, and the labels that were wrong
-    stay wrong in the same way; a larger `train_size` contains the smaller one's images. Labels of the
-    validation and the test images stay true.
+    stay wrong in the same way; a larger `train_size` keeps the images that a smaller one keeps. Which of these are held
+    out is another matter: with `val_fraction` the larger one may train on an image that validates in the smaller, and
+    the other way round. Labels of the validation and the test images stay true.
 
     Args:
         labels: int64 (N,), of all training images.

@@ -563,6 +563,15 @@ class TestSplit:
         sets = [set(rows(self.of(train_size=size).train.images)) for size in (7, 33, 50, 100)]
         assert sets[0] < sets[1] < sets[2] < sets[3]
 
+    def test_a_larger_subset_keeps_what_the_smaller_keeps_and_holds_out_others(self) -> None:
+        smaller, larger = (self.of(train_size=size, val_fraction=0.1) for size in (25, 26))
+        train, val = (
+            [set(rows(getattr(parts, name).images)) for parts in (smaller, larger)] for name in ("train", "val")
+        )
+        assert train[0] | val[0] < train[1] | val[1]
+        assert val[0] & train[1], "validates in the smaller, trains in the larger"
+        assert train[0] & val[1], "and the other way round"
+
     @pytest.mark.parametrize(
         ("per_class", "size", "message"),
         [
