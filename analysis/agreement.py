@@ -1,5 +1,6 @@
 """What the diagnostics of a grid say about the agreement of heads, where they were recorded."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -20,9 +21,10 @@ def heads(grid: GridData) -> dict[str, tuple[str, ...]]:
     found = {name: order for name, order in found.items() if order}
     if bare and not (found and grid.allow_incomplete):
         more = f" and {len(bare) - _NAMED} more" if len(bare) > _NAMED else ""
+        command = re.sub(r" diagnostics\.every=\S+", "", grid.plan.command)
         raise ValueError(
             f"no diagnostics are recorded for {', '.join(bare[:_NAMED])}{more}: cells that were done without them are "
-            f"not trained again. Have them in a store of their own: `{grid.plan.command} diagnostics.every=1 "
+            f"not trained again. Have them in a store of their own: `{command} diagnostics.every=1 "
             "store=results/diagnostics`."
         )
     if not found:
@@ -49,14 +51,19 @@ def warning(grid: GridData) -> str:
 
 
 def curves(grid: GridData, metric: str) -> dict[tuple[str, str], pd.DataFrame]:
-    """Return mean, least and largest over the seeds by epoch, for every variant and pair of heads."""
+    """Return mean, least and largest over the seeds by epoch, for every variant and pair of heads.
+
+    An epoch at which only some of a variant's cells were measured is left out.
+    """
     names = grid.cells.set_index("run_id")[schema.VARIANT]
     points = grid.curves[grid.curves["metric"].str.startswith(f"{metric}/") & grid.curves["run_id"].isin(names.index)]
     keys = [points["run_id"].map(names), points["metric"].str.removeprefix(f"{metric}/")]
-    return {
-        (str(variant), str(pair)): own.groupby("epoch")["value"].agg(["mean", "min", "max"])
-        for (variant, pair), own in points.groupby(keys)
-    }
+    return {(str(variant), str(pair)): _over_seeds(own) for (variant, pair), own in points.groupby(keys)}
+
+
+def _over_seeds(points: pd.DataFrame) -> pd.DataFrame:
+    whole = points.pivot(index="epoch", columns="run_id", values="value").dropna()
+    return whole.agg(["mean", "min", "max"], axis=1)
 
 
 def matrix(grid: GridData, variant: str, metric: str, order: Sequence[str]) -> pd.DataFrame:

@@ -164,8 +164,7 @@ def _make_figure(grid: GridData, name: str, stem: Path) -> list[Path]:
 
     stem.parent.mkdir(parents=True, exist_ok=True)
     written = style.save(figure, stem)
-    rows = {variant: {"runs": found} for variant, found in grid.run_ids(grid.plan.names).items()}
-    return [*written, _write_sidecar(stem, written, {**_origin(grid), "rows": rows})]
+    return [*written, _write_sidecar(stem, written, {**_origin(grid), "rows": catalogue.sources(name, grid)})]
 
 
 def _write_table(table: "Table", stem: Path, origin: Mapping[str, Any]) -> list[Path]:

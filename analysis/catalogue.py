@@ -71,6 +71,14 @@ def words(name: str) -> str:
     return str(importlib.import_module(f"{figures.__name__}.{name}").__doc__).strip().splitlines()[0]
 
 
+def sources(name: str, grid: "GridData") -> Mapping[str, Any]:
+    """Return the runs behind a figure by what they are called in it: those of each variant, unless its module says."""
+    said = getattr(importlib.import_module(f"{figures.__name__}.{name}"), "sources", None)
+    if said is not None:
+        return cast("Mapping[str, Any]", said(grid))
+    return {variant: {"runs": found} for variant, found in grid.run_ids(grid.plan.names).items()}
+
+
 def table(name: str) -> "Callable[[GridData], Table]":
     """Return the function that builds a table of a grid. ValueError lists the names."""
     return cast("Callable[[GridData], Table]", _builder(tables, name, table_names()))

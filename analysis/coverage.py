@@ -14,6 +14,7 @@ _JUDGED_BY = (  # what decides about a cell; of a large store the other columns 
     *(schema.FAILURE, schema.FINAL_TOP1),
 )
 STATES = (DONE, STALE, RUNNING, FAILED, MISSING)
+SEARCHING = "the search has selected nothing yet"
 
 
 def coverage(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
@@ -56,6 +57,7 @@ def sentence(plan: Plan, frame: pd.DataFrame) -> str:
     for why, words in (("code", "made by earlier code"), ("recipe", "made under another recipe")):
         stale = int(((frame["state"] == STALE) & (frame["why"] == why)).sum())
         told += f"; {stale} of them {words}" if stale else ""
+    told += f"; {SEARCHING}" if plan.searching else ""
     return f"{plan.words}: {told}."
 
 

@@ -70,7 +70,18 @@ class GridData:
         codes = sorted(map(str, self._usable[schema.CODE].unique()))
         if len(codes) > 1:
             told.append(f"Cells were made by {len(codes)} codes ({', '.join(codes)}) and are not comparable.")
+        if self.plan.searching:
+            told.append(f"{coverage.SEARCHING.capitalize()}.")
         return tuple(told)
+
+    @cached_property
+    def dropped(self) -> tuple[str, ...]:
+        """Variants that earlier selections of the plan's search added: tested as well, and no part of the plan now."""
+        if self.plan.search is None or self.plan.searching:
+            return ()
+        tested = self.runs[(self.runs["status"] == "FINISHED") & ~self.runs[schema.VARIANT].isin(self.plan.names)]
+        known = {variant.recipe_id for variant in self.plan.variants}
+        return tuple(sorted(set(map(str, tested.loc[~tested[schema.RECIPE_ID].isin(known), schema.VARIANT]))))
 
     @property
     def remedy(self) -> str:
@@ -88,6 +99,7 @@ class GridData:
         absent = len(self.coverage) - len(self._usable)
         mixed = self._usable[schema.CODE].nunique() > 1
         told = [f"{absent} of {len(self.coverage)} cells absent"] * (absent > 0) + ["cells of different code"] * mixed
+        told += [coverage.SEARCHING] * self.plan.searching
         return f"NOT COMPLETE: {', '.join(told)}"
 
     def of(self, variant: str) -> pd.DataFrame:

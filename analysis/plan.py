@@ -150,6 +150,11 @@ class Plan:
                 return variant
         raise ValueError(f"no variant {name!r} in plan {self.plan_id!r}; there are {', '.join(self.names)}")
 
+    @property
+    def searching(self) -> bool:
+        """Whether an arm is still to be found by a search."""
+        return self.search is not None and self.search["selected"] is None
+
     def is_arm(self, name: str) -> bool:
         """Say whether a variant is compared with a baseline, rather than being one."""
         return name != self.baseline and self.variant(name).role != BASELINE

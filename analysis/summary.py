@@ -11,6 +11,7 @@ from analysis.answer import answer
 from analysis.data import GridData, IncompleteError, records
 from analysis.effects import effects
 from analysis.plan import Plan
+from analysis.tables import agreement
 from analysis.tables.comparison import span
 from analysis.tables.table import decimals, difference_decimals, number, spread
 
@@ -34,6 +35,8 @@ def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -
     arms = [row for row in rows if row["against"] is not None]
     finer = difference_decimals(places, (row["sd_difference"] for row in arms))
     told += filter(None, [answer(arms, finer, len(plan.seeds), grown=bool(plan.looks))])
+    if agreement.applies(plan):
+        told.append("That is of test errors; how far heads agree, and by how much arms differ in it: see `agreement`.")
     for row in rows:
         if row["against"] is None:
             told.append(f"Baseline {row['variant']}: {spread(row['mean'], row['sd'], places)} % top-1 error.")
@@ -50,6 +53,8 @@ def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -
     told += [_line(row, finer, width, several) for row in shown]
     if len(shown) < len(arms):
         told.append(f"  and {len(arms) - len(shown)} more, see the table.")
+    if grid.dropped:
+        told.append(f"Selected before, tested as well, and not compared here: {', '.join(grid.dropped)}.")
     return "\n".join([*told, *_trust(plan, arms)])
 
 

@@ -14,8 +14,9 @@ KIND is any of these; without one, all. A discarded run that holds a result goes
 Exit codes: 0 done, or nothing to do; 1 not confirmed; 2 a mistake.
 """
 
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if word not in KINDS:
                 raise unknown("kind", word, KINDS)
         # Seconds to import, for which help and a mistake need not wait.
+        from analysis import store  # noqa: PLC0415
         from experiments.recording.tracking import forget, purge  # noqa: PLC0415
         from experiments.survey import Survey  # noqa: PLC0415
 
@@ -58,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print("nothing was removed")
                 return 1
             count = forget(stores, plan)
-            print(f"forgotten; {count} run(s) are in MLflow's bin. What nobody needs now: python -m experiments.clean")
+            command = shlex.join(["python", "-m", "experiments.clean", *store.place(stores.tracking_uri)])
+            print(f"forgotten; {count} run(s) are in MLflow's bin. What nobody needs now: {command}")
             return 0
         ids = [] if settings["runs"] is None else settings["runs"].split(",")
         # Who names runs and no kind means these runs.
@@ -92,9 +95,13 @@ def _plan(survey: "Survey", plan_id: str) -> "Plan":
     state = found[plan_id]
     if state.running:
         raise ValueError(f"plan={plan_id}: a scheduler is at work on it; stop it first")
-    counted = ", ".join(f"{count} {word}" for word, count in state.cells.items() if count)
-    print(f"plan {plan_id}, {state.plan.words}: {counted}")
+    searched = "" if state.trials is None else f"; its search's trials: {_counted(state.trials)}"
+    print(f"plan {plan_id}, {state.plan.words}: {_counted(state.cells)}{searched}")
     return state.plan
+
+
+def _counted(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in states.items() if count) or "none"
 
 
 def _chosen(survey: "Survey", kinds: Sequence[str], ids: Sequence[str]) -> "list[Rubbish]":

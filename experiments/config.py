@@ -49,7 +49,7 @@ class StudyConfig:
 @dataclasses.dataclass
 class DiagnosticsConfig:
     """What is measured about the heads besides their errors; it changes no result and is no part of a cell's identity.
-    A cell that is done without diagnostics is not trained again for them: to have them for it, give another `store`.
+    What another grid trained without them is trained again; what this one did is not: for that give another `store`.
 
     Args:
         every: epochs between measurements of how far heads agree; 0 is off, none is the grid's own (off, for most).

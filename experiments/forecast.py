@@ -13,6 +13,7 @@ from experiments.durations import Durations, makespan
 from experiments.grid import Plan, Variant
 from experiments.recording import records
 from experiments.recording.provenance import code_hash
+from experiments.scheduling.options import Options
 from experiments.scheduling.selection import Selection, recorded, select
 from experiments.search import Search
 from experiments.stores import Stores
@@ -63,12 +64,14 @@ class Forecast:
 
     Args:
         trials: of its search, if it has one.
+        a_trial: seconds that a trial takes which is not given up; as those of a cell.
         slots: how many cells run at a time.
     """
 
     plan: Plan
     variants: Sequence[VariantForecast]
     trials: Trials | None
+    a_trial: float
     slots: int
     store: str
 
@@ -79,8 +82,13 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Until all that is missing is trained; not a number where that cannot be told yet."""
-        return makespan((each.seconds for each in self.variants for _ in range(each.count(MISSING))), self.slots)
+        """Until all that is missing is trained, trials and the arm that they select among it; not a number where that
+        cannot be told yet."""
+        waiting = [each.seconds for each in self.variants for _ in range(each.count(MISSING))]
+        if self.trials is not None:
+            found = 0 if self.trials.selection is not None else len(self.plan.seeds)
+            waiting += [self.a_trial] * (self.trials.counts[coverage.MISSING] + found)
+        return makespan(waiting, self.slots)
 
     def document(self) -> dict[str, Any]:
         """For scripts; what cannot be told yet is none."""
@@ -129,12 +137,12 @@ def trials_ahead(plan: Plan, search: Search, stores: Stores) -> Trials:
 
 
 def forecast(
-    plan: Plan, data: DataSet, trials: Trials | None, stores: Stores, *, slots: int, retry: str | None = None
+    plan: Plan, data: DataSet, trials: Trials | None, stores: Stores, *, slots: int, options: Options
 ) -> Forecast:
     """What a plan would take. Reads the store if there is one.
 
     Args:
-        retry: which cells that have a record are to be made anew, and so are missing: as `Options` has it.
+        options: cells that are to be made anew are missing, and so are those elsewhere that lack what is measured.
     """
     try:
         runs = store.runs(stores.tracking_uri)
@@ -143,7 +151,7 @@ def forecast(
     found = {} if runs is None else records.of_plan(runs, plan)
     mine = {cell.cell_id for cell in plan.cells} - set(found)
     code = code_hash()
-    elsewhere = set() if runs is None else mine & set(records.originals(runs, code))
+    elsewhere = set() if runs is None else mine & set(records.originals(runs, code, options.measured))
     costs = {variant.name: cost_of(variant.recipe, data, stores) for variant in plan.variants}
     durations = Durations(plan, data, stores)
     if runs is not None:
@@ -152,7 +160,7 @@ def forecast(
     states: dict[str, dict[int, str]] = {variant.name: {} for variant in plan.variants}
     for cell in plan.cells:
         state = _state(found, elsewhere, cell.cell_id, code)
-        states[cell.variant.name][cell.seed] = MISSING if state == retry else state
+        states[cell.variant.name][cell.seed] = MISSING if state == options.retry else state
     variants = [
         VariantForecast(
             variant=variant,
@@ -162,7 +170,14 @@ def forecast(
         )
         for variant in plan.variants
     ]
-    return Forecast(plan=plan, variants=variants, trials=trials, slots=slots, store=str(stores.root.resolve()))
+    return Forecast(
+        plan=plan,
+        variants=variants,
+        trials=trials,
+        a_trial=seconds(plan.base),
+        slots=slots,
+        store=str(stores.root.resolve()),
+    )
 
 
 def _state(found: dict[str, records.CellRecord], elsewhere: set[str], cell_id: str, code: str) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from analysis import coverage, store
 from experiments.stores import Stores
-from experiments.survey import ORPHANED, STATES, PlanState, Survey
+from experiments.survey import INTERRUPTED, ORPHANED, STATES, PlanState, Survey
 from experiments.words import megabytes
 
 
@@ -71,11 +71,11 @@ def _table(plans: Sequence[PlanState]) -> Table:
 
 
 def _hints(found: PlanState) -> list[str]:
-    counts, command = found.cells, found.plan.command
-    hints = []
+    counts = {state: found.cells[state] + (found.trials or {}).get(state, 0) for state in STATES}
+    command, hints = found.plan.command, []
     if found.running:
         hints.append("a scheduler is at work")
-    elif any(counts[state] for state in (ORPHANED, "interrupted", coverage.MISSING)):
+    elif any(counts[state] for state in (ORPHANED, INTERRUPTED, coverage.MISSING)):
         hints.append(f"to go on: {command}")
     if counts[coverage.FAILED]:
         hints.append(f"to try what failed again: {command} retry=failed")

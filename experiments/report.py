@@ -52,6 +52,12 @@ def plan_table(console: Console, ahead: Forecast) -> None:
     time = "unknown before the first cell ends" if unknown else f"about {_long(ahead.seconds)}"
     places = f"{ahead.slots} slot{'s' if ahead.slots > 1 else ''}"
     console.print(f"\n{len(plan.cells)} cells: {total}. To run on {places}: {time}.", soft_wrap=True)
+    if plan.looks and len(plan.seeds) < plan.looks[-1]:
+        at, most = len(plan.seeds), plan.looks[-1]
+        cells = len(plan.variants) * most
+        console.print(
+            f"What is open at {at} seeds goes on, to {most} at most: up to {cells} cells in all.", soft_wrap=True
+        )
     console.print("Nothing was started.")
 
 

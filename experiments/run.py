@@ -80,7 +80,7 @@ def _run(settings: DictConfig, arguments: Sequence[str], console: Console, *, as
     session = Session(settings)
     if settings.plan:
         plan, data, trials = session.plan()
-        ahead = forecast(plan, data, trials, session.stores, slots=len(session.slots), retry=settings.retry)
+        ahead = forecast(plan, data, trials, session.stores, slots=len(session.slots), options=session.options)
         if as_json:
             print(json.dumps(ahead.document(), indent=1))
         else:

@@ -75,6 +75,7 @@ class Session:
             levels=config.levels_of(settings),
             baseline=config.levels_of(settings, "baseline"),
             data_root=root,
+            diagnostics=_said_of_diagnostics(settings),
         )
         self.arrangement = pools.arrange(config.pool_of(settings), self._replicas)
         self.options = Options(
@@ -144,6 +145,11 @@ def _replicated(settings: DictConfig) -> tuple[dict[str, Any], int]:
     if config.at_least(asked, 1, "pool.gpus_per_run") > 1 and not varied:
         overrides["replicas"] = asked
     return overrides, asked
+
+
+def _said_of_diagnostics(settings: DictConfig) -> dict[str, Any]:
+    usual = dataclasses.asdict(config.DiagnosticsConfig())
+    return {name: value for name, value in settings.diagnostics.items() if value != usual[name]}
 
 
 def _check_replicas(plan: Plan, places: Sequence[Slot], replicas: int) -> None:

@@ -39,6 +39,7 @@ class Request:
         overrides: changes to the base recipe, by dotted path.
         levels: in place of the grid's own, by factor.
         baseline: levels that mark the baselines, in place of the grid's own.
+        diagnostics: settings of what is measured besides, for the command that goes on with it.
         trials: of a search, in place of its own number.
     """
 
@@ -53,6 +54,7 @@ class Request:
     levels: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
     baseline: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data_root: Path | None = None
+    diagnostics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def make_plan(request: Request, stores: Stores) -> tuple[Plan, DataSet]:
@@ -248,7 +250,8 @@ def written(value: Any) -> str:
 
 def _extent(request: Request) -> list[str]:
     said = {name: getattr(request, name) for name in ("trials", "max_seeds", "look_every")}
-    return [f"study.{name}={value}" for name, value in said.items() if value is not None]
+    told = [f"study.{name}={value}" for name, value in said.items() if value is not None]
+    return told + [f"diagnostics.{name}={written(value)}" for name, value in request.diagnostics.items()]
 
 
 def _places(grid: Grid, request: Request) -> list[str]:

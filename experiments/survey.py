@@ -99,7 +99,8 @@ class Survey:
                 self._word(state, ORPHANED if status == liveness.ORPHANED else INTERRUPTED, cell, running)
                 for state, status, cell in zip(frame["state"], frame["status"], frame[schema.TRIAL_ID], strict=True)
             ]
-            trials = _counted(tried)
+            assert plan.search is not None
+            trials = _counted([*tried, *[coverage.MISSING] * (plan.search["trials"] - len(tried))])
         return PlanState(plan=plan, cells=_counted(states), trials=trials, running=running)
 
     def _word(self, state: str, why: str, cell_id: str, running: bool) -> str:

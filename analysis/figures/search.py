@@ -1,5 +1,7 @@
 """The trials of a search: error on held-out training images over each field that was searched."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,8 +29,8 @@ def build(grid: GridData) -> Figure:
                 axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlim(low, high)
             _draw(axes, grid.trials, path, search["selected"])
-            reference = plan.levels(path)[0]
-            axes.axvline(float(str(reference)), color=style.FAINT, linestyle=style.dash(2), linewidth=0.9, zorder=1)
+            for reference in plan.levels(path)[:1]:
+                axes.axvline(float(str(reference)), color=style.FAINT, linestyle=style.dash(2), linewidth=0.9, zorder=1)
             axes.set_xlabel(_WORDS.get(path, path))
             if index == 0:
                 axes.set_ylabel("error on held-out images (%)")
@@ -37,10 +39,17 @@ def build(grid: GridData) -> Figure:
         ended = int((grid.trials["state"] == coverage.DONE).sum())
         detail = (
             f"{len(grid.trials)} trials, {ended} to the end, judged by {search['held_out']:.0%} of the training "
-            "images; one seed each: too few to tell settings apart; dotted: what the found setting is held against"
+            "images; one seed each: too few to tell settings apart"
+            + ("" if plan.searching else "; dotted: what the found setting is held against")
         )
         style.finish(figure, f"{plan.title} on {plan.benchmark}", detail, warning=grid.warning, changes=plan.overrides)
     return figure
+
+
+def sources(grid: GridData) -> dict[str, Any]:
+    """Return the runs of the trials, which are what is drawn."""
+    trials = grid.trials
+    return {f"trial {n}": {"run": r} for n, r in zip(trials[schema.TRIAL_NUMBER], trials["run_id"], strict=True)}
 
 
 def _draw(axes: Axes, trials: pd.DataFrame, path: str, selected: int | None) -> None:
@@ -48,16 +57,17 @@ def _draw(axes: Axes, trials: pd.DataFrame, path: str, selected: int | None) -> 
     best = trials[schema.TRIAL_NUMBER] == selected
     given_up = trials[trials["state"] == coverage.PRUNED]
     others = trials[ended & ~best]
-    axes.scatter(
-        given_up[path],
-        given_up[schema.VAL_TOP1],
-        s=14,
-        facecolor="none",
-        edgecolor=style.FAINT,
-        alpha=0.5,
-        linewidth=0.8,
-        label="given up (its last error)",
-    )
+    if len(given_up):
+        axes.scatter(
+            given_up[path],
+            given_up[schema.VAL_TOP1],
+            s=14,
+            facecolor="none",
+            edgecolor=style.FAINT,
+            alpha=0.5,
+            linewidth=0.8,
+            label="given up (its last error)",
+        )
     axes.scatter(others[path], others[schema.VAL_TOP1], s=16, color=style.COLOURS["dhm"], label="trained to the end")
     axes.scatter(
         trials[best][path],

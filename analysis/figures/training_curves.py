@@ -99,7 +99,7 @@ def _curves(grid: GridData) -> dict[str, pd.DataFrame]:
 def _panels(plan: Plan) -> _Panels:
     """Part the variants so that lines of a panel differ by their method, or by one factor where all arms share it."""
     arms = [variant for variant in plan.ordered if plan.is_arm(variant.name)]
-    against = {plan.baseline_of(arm.name) for arm in arms}
+    against = {plan.baseline_of(arm.name) for arm in arms} - {arm.name for arm in arms}
     # A baseline stands beside its arms; one that has none stands for itself.
     led = arms + [variant for variant in plan.ordered if not plan.is_arm(variant.name) and variant.name not in against]
     rest = tuple(name for name in _rest(plan) if len({variant.factors.get(name) for variant in plan.variants}) > 1)

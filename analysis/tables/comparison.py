@@ -138,5 +138,7 @@ def _caption(grid: GridData, frame: pd.DataFrame, baselines: list[str], reach: s
             + f"; the verdict goes by Holm's correction over {tests} comparison{'s' if tests > 1 else ''} at 0.05. "
             + reach
         )
+    if grid.dropped:
+        told.append(f"Selected before, tested as well, and not compared here: {', '.join(grid.dropped)}.")
     told.append("Best epoch: mean over seeds of the lowest test error of any epoch, which is chosen on the test set.")
     return " ".join([*(words.strip() for words in told), *changes(grid), provenance(grid)])

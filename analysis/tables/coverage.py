@@ -38,6 +38,7 @@ def build(grids: Sequence[GridData]) -> Table:
             {key: row[key] for key in ("variant", "seed", "state", "why", "run_id")} for row in records(found)
         ]
     counts = ["variants", "seeds", "cells", *coverage.STATES]
+    searching = ", ".join(plan.plan_id for plan in plans if plan.searching)
     return Table(
         name="coverage",
         frame=pd.DataFrame(rows, columns=[*_TEXTS, *counts, "stale_because"]),
@@ -47,7 +48,8 @@ def build(grids: Sequence[GridData]) -> Table:
             Column(coverage.STALE, _stale),
         ),
         caption="Cells of every plan by their state. Stale: done, but its code has changed since (another plan was run "
-        "with later code, or the plan itself), or its data (the same grid was run on other images), or its recipe.",
+        "with later code, or the plan itself), or its data (the same grid was run on other images), or its recipe."
+        + (f" One more arm is to come where {coverage.SEARCHING}: {searching}." if searching else ""),
         sources=sources,
     )
 

@@ -24,10 +24,13 @@ def build(grid: GridData) -> Table:
     plan = grid.plan
     names = _heads(grid.cells)
     rows = []
+    lacking: dict[str, None] = {}
     for variant in plan.ordered:
         row: dict[str, object] = {"variant": variant.name}
         for head in names:
             errors = pd.Series(grid.by_seed(variant.name, _metric(head)), dtype=float)
+            if 0 < len(errors) < len(grid.of(variant.name)):  # a mean over fewer seeds would stand among the others
+                errors, lacking = errors.iloc[:0], {**lacking, variant.name: None}
             row[head], row[f"{head}_sd"] = float(errors.mean()), float(errors.std())
         rows.append(row)
     frame = pd.DataFrame(rows)
@@ -40,7 +43,7 @@ def build(grid: GridData) -> Table:
             Column("variant", lambda row: str(row["variant"]), "l"),
             *(Column(TITLES.get(head, head), partial(_error, head=head, places=places)) for head in names),
         ),
-        caption=_caption(grid, names),
+        caption=_caption(grid, names, list(lacking)),
         sources={variant.name: {"runs": runs[variant.name]} for variant in plan.ordered},
     )
 
@@ -69,7 +72,7 @@ def _error(row: Row, *, head: str, places: int) -> str:
     return spread(row[head], row[f"{head}_sd"], places)
 
 
-def _caption(grid: GridData, names: list[str]) -> str:
+def _caption(grid: GridData, names: list[str], lacking: list[str]) -> str:
     plan = grid.plan
     told = [
         f"{plan.title} on {plan.benchmark}: top-1 error of every head in %, last epoch, mean ± standard deviation over "
@@ -78,4 +81,6 @@ def _caption(grid: GridData, names: list[str]) -> str:
     ]
     if set(TITLES) & set(names):
         told.append("Ensembles predict by the mean of the heads' logits, or of their softmax; all branches are kept.")
+    if lacking:
+        told.append(f"What not every cell of {', '.join(lacking)} was evaluated in is not shown.")
     return " ".join([*told, *changes(grid), provenance(grid)])

@@ -34,18 +34,22 @@ def build(grid: GridData) -> Table:
         )
     rows.sort(key=lambda row: -row["importance"] if math.isfinite(row["importance"]) else 0)
     ended = grid.trials[grid.trials["state"] == "done"]
-    runs = dict(zip(ended[schema.TRIAL_NUMBER].astype(str), ended["run_id"], strict=True))
+    runs = dict(zip("trial " + ended[schema.TRIAL_NUMBER].astype(str), ended["run_id"], strict=True))
     shared = " ".join(
-        (
+        word
+        for word in (
             f"Parameters of {plan.title[:1].lower()}{plan.title[1:]} on {plan.benchmark}.",
             "Importance is the share of the variation of the error on held-out training images that a parameter "
-            f"explains by itself, in a forest fitted to the {len(ended)} trials that ended (fANOVA); what is missing "
+            f"explains by itself, in a forest fitted to the trials that ended ({len(ended)}; fANOVA); what is missing "
             "to 100 % is of parameters together. None is given where too few ended to tell. It is one seed's, and "
             "takes noise for an effect: a hint, not a finding.",
-            f"What was found is that of trial {search['selected']}; whether it beats the recipe's own is in the "
+            ""
+            if plan.searching
+            else f"What was found is that of trial {search['selected']}; whether it beats the recipe's own is in the "
             "comparison.",
             provenance(grid),
         )
+        if word
     )
     return Table(
         name=f"{plan.benchmark}-{plan.grid}-importance",

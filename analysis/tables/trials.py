@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from analysis import schema, wording
+from analysis import coverage, schema, wording
 from analysis.data import GridData, records
 from analysis.plan import Plan
 from analysis.search import importance_words
@@ -19,14 +19,17 @@ def build(grid: GridData) -> Table:
     search = grid.searched
     frame = grid.trials
     kept = ["trial", *search["space"], "error", "epochs", "state", "selected"]
+    over = frame["state"].isin((coverage.DONE, coverage.PRUNED))
     frame = frame.assign(
-        error=frame[schema.VAL_TOP1], selected=frame[schema.TRIAL_NUMBER] == search["selected"]
-    ).rename(columns={schema.TRIAL_NUMBER: "trial", schema.EPOCHS: "epochs"})
+        error=frame[schema.VAL_TOP1],
+        epochs=frame[schema.EPOCHS].astype(float).where(over),
+        selected=frame[schema.TRIAL_NUMBER] == search["selected"],
+    ).rename(columns={schema.TRIAL_NUMBER: "trial"})
     columns = [
         Column("trial", lambda row: str(row["trial"])),
         *(Column(path, _level(path)) for path in search["space"]),
         Column("error on held-out (%)", lambda row: number(row["error"], 2)),
-        Column("epochs", lambda row: str(row["epochs"])),
+        Column("epochs", lambda row: number(row["epochs"], 0)),
         Column("state", lambda row: "done, selected" if row["selected"] else str(row["state"]), "l"),
     ]
     return Table(
@@ -48,8 +51,11 @@ def _caption(grid: GridData) -> str:
         f"Trials of {plan.title[:1].lower()}{plan.title[1:]} on {plan.benchmark}, seed {search['seed']}.",
         f"Each is judged by {search['held_out']:.0%} of the training images, which it does not train on; no test image "
         "was looked at. Selected: the lowest error of a trial that ended, of equals the earlier.",
-        f"Pruned trials were given up by the {search['pruner']} rule; their error is that of their last epoch.",
     ]
+    if (grid.trials["state"] == coverage.PRUNED).any():
+        told.append(
+            f"Pruned trials were given up by the {search['pruner']} rule; their error is that of their last epoch."
+        )
     told += filter(None, [importance_words(search["importance"])])
     codes = sorted(set(map(str, grid.trials[schema.CODE])))
     if len(codes) > 1:

@@ -3,8 +3,7 @@
     python -m experiments.run grid=gradient_agreement
 
 2 variants, measured at every epoch (diagnostics.every=1); on `digits` about a minute for 5 seeds on 2 cores. Cells that
-another grid trained without diagnostics are not trained again for them: where there are some, give a store of its own
-(store=results/diagnostics).
+another grid trained without diagnostics are trained again, with them.
 """
 
 from experiments.grid import GRIDS, Grid

@@ -8,6 +8,7 @@ Curve = Mapping[int, float]
 """Values by epoch."""
 
 IDENTICAL, WITHIN, DIFFERENT = "identical", "within tolerance", "different"
+RESULTS = ("train/", "val/", "test/", "loss/")  # begin the names of what a recipe decides
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +47,10 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`IDENTICAL`, `WITHIN` or `DIFFERENT`. Curves of unequal length differ by infinity."""
+        """`IDENTICAL`, `WITHIN` or `DIFFERENT`. Curves of unequal length differ by infinity, and so does a result that
+        was recorded and is not there now; where nothing is compared nothing is the same."""
+        if not self.curves or any(name.startswith(RESULTS) for name in self.recorded_only):
+            return DIFFERENT
         if not self.partings:
             return IDENTICAL
         return WITHIN if all(parting.largest <= self.tolerance for parting in self.partings) else DIFFERENT

@@ -65,10 +65,7 @@ def read_record(stores: Stores, word: str) -> RunRecord:
     run_id, tags = found["run_id"], found["tags"]
     who = f"run {run_id} ({found['name']})"
     if found["status"] != "FINISHED":
-        raise ValueError(
-            f"{who} of {found['experiment']} did not end well, it is {found['status']}: give a run that is done, or "
-            "let its grid go on with the command that began it"
-        )
+        raise ValueError(f"{who} of {found['experiment']} {_unfinished(found['status'], tags)}")
     folder = artifact_folder(stores, found["experiment"], run_id)
     document = _json(folder / schema.RECIPE_FILE, who)
     try:
@@ -103,6 +100,14 @@ def read_record(stores: Stores, word: str) -> RunRecord:
             for name, part in curves.groupby("metric")
         },
     )
+
+
+def _unfinished(status: str, tags: Mapping[str, str]) -> str:
+    if schema.PRUNED in tags:
+        return "was given up, since other trials did better: give one that was trained to its end"
+    if status == "FAILED":
+        return "failed: give a run that is done, or run its grid again with retry=failed"
+    return f"did not end well, it is {status}: give a run that is done, or let its grid go on with the same command"
 
 
 def artifact_folder(stores: Stores, experiment: str, run_id: str) -> Path:

@@ -101,6 +101,8 @@ def same_weights(recorded: Path, now: Path) -> bool | None:
 def _job(record: RunRecord, place: Place) -> dict[str, Any]:
     recorded = record.environment.get("runtime", {})
     device = place.device or recorded.get("device", "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ValueError(f"device={device}: give cpu or cuda")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"{record.name} is to run on {device}, and torch sees no GPU here: give device=cpu")
     return {

@@ -40,6 +40,8 @@ class Runner:
         data: the data set, as the scheduler has loaded it.
     """
 
+    _shares = True  # whether a record that another study made of a cell will do
+
     def __init__(
         self,
         *,
@@ -151,7 +153,7 @@ class Runner:
 
     def _start(self, slot: Slot, cell: Cell, trial: optuna.Trial) -> None:
         self._attempts[cell.cell_id] = self._attempt(cell) + 1
-        shared = cell.cell_id not in self._own
+        shared = self._shares and cell.cell_id not in self._own
         job = self._jobs.make(cell, slot, self._opening(cell), shared=shared)
         self._pool.start(slot, job, str(self._stores.log(cell.cell_id)))
         self._running[slot.index] = cell, trial
@@ -262,7 +264,9 @@ class Runner:
         if event.lost is not None:
             helps = self._stop_reason is not None or self._retries.after_loss(cell)
             return event.lost if helps else None
-        return {Blocked: "nothing could be recorded", Busy: "another study has it"}.get(type(outcome), "stopped")
+        if isinstance(outcome, Busy):
+            return "its record elsewhere lacks what is measured here" if outcome.recorded else "another study has it"
+        return "nothing could be recorded" if isinstance(outcome, Blocked) else "stopped"
 
     def _interrupt(self, cell: Cell, trial: optuna.Trial, attempts: Attempts, why: str, *, crowded: bool) -> None:
         if crowded:

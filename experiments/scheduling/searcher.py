@@ -17,6 +17,8 @@ STATES = {coverage.DONE: DONE, coverage.PRUNED: DONE, coverage.FAILED: FAILED}  
 class Searcher(Runner):
     """Runs the trials of a plan whose grid is a `Search`."""
 
+    _shares = False
+
     def run(self) -> Selection | None:
         """Try settings until as many as asked for were tried, or until it is told to stop.
 

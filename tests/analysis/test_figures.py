@@ -10,10 +10,12 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis import catalogue, effects, reading, schema, store, style
+from analysis import agreement, catalogue, effects, reading, schema, store, style
 from analysis.data import GridData, IncompleteError
 from analysis.figures import effects as effect_plot
 from analysis.figures import gradient_agreement, methods, mimicking_matrix, positions, training_curves, weights
+from analysis.tables import agreement as agreement_table
+from analysis.tables import heads
 from tests.analysis import synthetic
 
 # a grid for each figure; one without an entry is drawn of branch positions
@@ -277,6 +279,50 @@ def test_figures_of_diagnostics_need_side_branches(grids: dict[str, GridData]) -
     plain = tuple(variant for variant in grid.plan.variants if variant.method == "plain")
     with pytest.raises(ValueError, match="no side branches"):
         mimicking_matrix.build(dataclasses.replace(grid, plan=dataclasses.replace(grid.plan, variants=plain)))
+
+
+def test_an_epoch_that_only_some_seeds_measured_is_no_point_of_a_curve(grids: dict[str, GridData]) -> None:
+    grid = grids["measured"]
+    run_id = grid.of("dhm")["run_id"].iloc[0]
+    lacking = grid.curves[(grid.curves["run_id"] == run_id) & (grid.curves["epoch"] % 2 == 0)].index
+    fewer = dataclasses.replace(grid, curves=grid.curves.drop(lacking))
+    whole, found = (agreement.curves(given, schema.GRADIENT_COSINE_CE) for given in (grid, fewer))
+    for pair in PAIRS:
+        assert list(found["dhm", pair].index) == [1, 3, 5] and list(found["dsl", pair].index) == list(range(6))
+        pd.testing.assert_frame_equal(found["dhm", pair], whole["dhm", pair].loc[[1, 3, 5]])
+
+
+def test_the_table_of_agreement_has_the_paired_differences(grids: dict[str, GridData]) -> None:
+    grid = grids["measured"]
+    curves = grid.curves[grid.curves["epoch"] == 5].set_index(["run_id", "metric"])["value"]
+    runs = grid.runs.copy()
+    for pair in PAIRS:
+        name = f"{schema.GRADIENT_COSINE_CE}/{pair}"
+        runs[name] = [curves.get((run_id, name), np.nan) for run_id in runs["run_id"]]
+    plan = dataclasses.replace(
+        grid.plan, variants=tuple(v for v in grid.plan.variants if v.method != "plain"), baseline="dsl"
+    )
+    frame = agreement_table.build(dataclasses.replace(grid, runs=runs, plan=plan)).frame.set_index(["variant", "heads"])
+    by = runs.set_index([schema.VARIANT, schema.SEED])[f"{schema.AGREEMENT}/main.side1"]
+    assert frame.loc[("dhm", "main and side1"), "agree_mean"] == pytest.approx((by["dhm"] - by["dsl"]).mean())
+    assert frame.loc[("dsl", "main and side1"), "agree"] == pytest.approx(by["dsl"].mean())
+    assert np.isnan(frame.loc[("dsl", "main and side1"), "agree_mean"]) and len(frame) == 6
+
+
+def test_a_head_that_not_every_cell_was_evaluated_in_is_not_averaged(grids: dict[str, GridData]) -> None:
+    grid = grids["methods-1"]
+    name = f"{schema.FINAL_TOP1}/{schema.ENSEMBLE}"
+    of_dhm = grid.runs[schema.VARIANT] == "dhm"
+    all_of_them, some = (
+        heads.build(
+            dataclasses.replace(grid, runs=grid.runs.assign(**{name: grid.runs[schema.FINAL_TOP1].where(which)}))
+        )
+        for which in (of_dhm, of_dhm & (grid.runs[schema.SEED] > 0))
+    )
+    mean = grid.of("dhm")[schema.FINAL_TOP1].mean()
+    assert all_of_them.frame.set_index("variant")[schema.ENSEMBLE]["dhm"] == pytest.approx(mean)
+    assert some.frame[schema.ENSEMBLE].isna().all() and "not every cell of dhm" in some.caption
+    assert "not every cell" not in all_of_them.caption
 
 
 def test_only_the_curves_that_figures_draw_are_read(grids: dict[str, GridData]) -> None:

@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection
 
-from analysis import coverage, reading, schema, store
-from analysis.data import GridData
+from analysis import catalogue, coverage, reading, schema, store
+from analysis.data import GridData, IncompleteError
 from analysis.figures import search as figure
 from analysis.search import selected
+from analysis.tables import comparison, importance
+from analysis.tables import coverage as coverage_table
 from analysis.tables import trials as table
 from analysis.tables.render import FORMATS, markdown
 from tests.analysis import synthetic
@@ -57,6 +59,35 @@ def test_the_figure_draws_every_trial_over_every_field(grid: GridData) -> None:
         best = selected(grid.trials)
         assert best is not None and drawn["selected"].tolist() == [[best[path], best[schema.VAL_TOP1]]]
         assert [line.get_xdata()[0] for line in axes.get_lines()] == [grid.plan.levels(path)[0]]
+
+
+def test_a_search_that_has_selected_nothing_is_not_complete(grid: GridData) -> None:
+    assert grid.plan.search is not None
+    plan = dataclasses.replace(grid.plan, search={**grid.plan.search, "selected": None, "importance": {}}, factors={})
+    going_on = dataclasses.replace(grid, plan=plan)
+    for build in (figure.build, table.build, comparison.build):
+        with pytest.raises(IncompleteError, match="The search has selected nothing yet"):
+            build(going_on)
+    assert coverage.sentence(plan, going_on.coverage).endswith("; the search has selected nothing yet.")
+    assert plan.plan_id in coverage_table.build([going_on]).caption.rpartition("selected nothing yet")[2]
+    allowed = dataclasses.replace(going_on, allow_incomplete=True)
+    assert "the search has selected nothing yet" in allowed.warning
+    assert not [line for axes in figure.build(allowed).axes for line in axes.get_lines()]
+    assert "trial None" not in importance.build(allowed).caption
+
+
+def test_a_figure_of_trials_names_their_runs(grid: GridData) -> None:
+    assert catalogue.sources("search", grid)["trial 3"] == {"run": "run3"}
+    assert set(catalogue.sources("training_curves", grid)) == set(grid.plan.names)
+
+
+def test_what_was_selected_and_tested_before_is_told(grid: GridData) -> None:
+    assert grid.dropped == () and "Selected before" not in comparison.build(grid).caption
+    runs = grid.runs.copy()
+    earlier = runs.iloc[[-1]].assign(**{schema.VARIANT: "dhm alpha 9", schema.RECIPE_ID: "other", "run_id": "r"})
+    found = dataclasses.replace(grid, runs=pd.concat([runs, earlier]))
+    assert found.dropped == ("dhm alpha 9",)
+    assert "Selected before, tested as well, and not compared here: dhm alpha 9." in comparison.build(found).caption
 
 
 def test_a_grid_without_a_search_is_refused(grid: GridData) -> None:

@@ -1,5 +1,6 @@
 """Diagnostics from the command line to the figures, with real processes and a real store."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from analysis import store as reader
 from experiments import config
 from experiments.grid import GRIDS
 from experiments.run import main
-from experiments.session import _diagnostics
+from experiments.session import Session, _diagnostics
+from experiments.stores import Stores
+from experiments.study import make_plan
 from tests.experiments.conftest import Workplace
 
 HEADS = ("main", "side1", "side2")
@@ -61,12 +64,32 @@ def test_cells_that_other_plans_trained_without_are_trained_for_a_plan_that_meas
     assert "4 of 4 cells done (4 trained now)." in " ".join(capsys.readouterr().out.split())
     assert place.run("grid=gradient_agreement") == 0
     assert "4 done, 0 to run" in " ".join(capsys.readouterr().out.split())
+    assert "another study" not in "".join(log.read_text() for log in (place.store / "logs").iterdir())
+
+
+def test_a_plan_counts_what_lacks_its_measurements_as_missing(
+    methods: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Workplace(tmp_path)
+    place.store.mkdir()
+    (place.store / "mlflow.db").write_bytes((methods.store / "mlflow.db").read_bytes())
+    assert place.run("grid=gradient_agreement", "plan=true") == 0
+    assert "4 cells: 0 done, 0 failed, 4 missing." in " ".join(capsys.readouterr().out.split())
+    assert place.run("grid=gradient_agreement", "diagnostics.every=0", "plan=true") == 0
+    assert "4 trained for other plans, to be copied" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_command_that_goes_on_measures_the_same(tmp_path: Path) -> None:
+    request = Session(config.read(["grid=methods", "diagnostics.every=2", "diagnostics.ensembles=true"])).request
+    plan, _ = make_plan(request, Stores(root=tmp_path))
+    assert plan.extent == ["diagnostics.every=2", "diagnostics.ensembles=true"]
+    assert plan.plan_id == make_plan(dataclasses.replace(request, diagnostics={}), Stores(root=tmp_path))[0].plan_id
 
 
 def test_figures_without_diagnostics_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert Workplace(tmp_path).run("grid=gradient_agreement", "diagnostics.every=0", "seeds=1") == 1
     told = " ".join(capsys.readouterr().out.split())
-    assert len(re.findall("no diagnostics are recorded for", told)) == 2
+    assert len(re.findall("no diagnostics are recorded for", told)) == 3
     assert "diagnostics.every=1 store=results/diagnostics" in told
 
 

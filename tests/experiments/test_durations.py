@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,8 @@ from experiments.durations import Durations, makespan
 from experiments.grid import Plan, recipe_id
 from experiments.pool import Slot
 from experiments.progress import Display
+from experiments.scheduling.options import Options
+from experiments.search import Search
 from experiments.stores import Stores
 from experiments.study import Request, make_plan
 from experiments.trial import Done, Progress
@@ -159,11 +162,24 @@ def test_a_plan_tells_how_long_its_missing_cells_take(place: Place, monkeypatch:
         }
         rows.append(place.row(variant.recipe, 1.0 + number, 0.5, **mine))
     monkeypatch.setattr(store, "runs", lambda uri: frame(*rows))
-    ahead = forecast.forecast(place.plan, place.data, None, place.stores, slots=2)
+    ahead = forecast.forecast(place.plan, place.data, None, place.stores, slots=2, options=Options())
     assert [each.seconds for each in ahead.variants] == [1.5 + number for number in range(7)]
     assert ahead.counts["missing"] == 7
     assert ahead.seconds == makespan([1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5], 2) == 16.0
     assert ahead.document()["seconds"] == 16.0
+
+
+def test_trials_that_are_missing_and_the_arm_that_they_select_take_their_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = Stores(root=tmp_path)
+    plan, data = make_plan(Request(grid="mimicking_weight_search", seeds=2, trials=6), stores)
+    assert isinstance(plan.grid, Search)
+    monkeypatch.setattr(forecast.Durations, "expected", lambda self: lambda recipe: 2.0)
+    counts = {"done": 1, "pruned": 1, "failed": 0, "missing": 4}
+    trials = forecast.Trials(search=plan.grid, counts=counts, selection=None)
+    ahead = forecast.forecast(plan, data, trials, stores, slots=1, options=Options())
+    assert ahead.seconds == 2.0 * (4 + 4 + 2), "2 variants at 2 seeds, 4 trials, and the arm that is found at 2 seeds"
 
 
 class Watched:

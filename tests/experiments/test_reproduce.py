@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from analysis import schema
 from experiments.recording.provenance import ROOT
@@ -87,6 +88,7 @@ def test_the_recorded_changes_are_run(methods: Workplace, tmp_path: Path, capsys
         (["dhm s0", "--chekout"], ["--chekout", "Did you mean '--checkout'"]),
         (["dhm s0", "tolerance=much"], ["tolerance=much", "between 0 and 1"]),
         (["dhm s0", "device=cuda"], ["device=cpu"]),
+        (["dhm s0", "device=gpu"], ["device=gpu", "cpu or cuda"]),
     ],
 )
 def test_mistakes(
@@ -102,6 +104,20 @@ def test_a_store_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["dhm s0", f"store={tmp_path / 'nowhere'}"]) == 2
     assert "no tracking store" in capsys.readouterr().err
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_what_did_not_end_well_is_told_with_what_helps(
+    methods: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = copied(methods, tmp_path)
+    client, run = MlflowClient(place.uri), run_id(place)
+    for status, expected in (("FAILED", "again with retry=failed"), ("KILLED", "let its grid go on")):
+        client.set_terminated(run, status=status)
+        assert main([run, f"store={place.store}"]) == 2
+        assert expected in capsys.readouterr().err
+    client.set_tag(run, schema.PRUNED, "3")
+    assert main([run, f"store={place.store}"]) == 2
+    assert "was given up, since other trials did better" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["edited", "no json", "gone", "deep", "seed"])
@@ -142,6 +158,13 @@ class TestComparison:
     def test_no_number_is_like_no_number_and_unlike_any(self) -> None:
         assert compare({"a": {0: math.nan}}, {"a": {0: math.nan}}, 0.0).verdict == IDENTICAL
         assert compare({"a": {0: math.nan}}, {"a": {0: 1.0}}, 1.0).verdict == DIFFERENT
+
+    def test_nothing_is_identical_where_a_result_is_not_there_any_more(self) -> None:
+        recorded = {schema.TEST_TOP1: {0: 5.0}, schema.TRAIN_LOSS: {0: 1.0}}
+        assert compare(recorded, {schema.TRAIN_LOSS: {0: 1.0}}, 0.0).verdict == DIFFERENT
+        assert compare({schema.TEST_TOP1: {0: 5.0}}, {"other": {0: 1.0}}, 0.0).verdict == DIFFERENT
+        measured = {**recorded, f"{schema.KL}/main.side1": {0: 0.1}}
+        assert compare(measured, recorded, 0.0).verdict == IDENTICAL, "diagnostics decide nothing"
 
     def test_metrics_that_one_of_them_lacks_are_named(self) -> None:
         found = compare({"a": {0: 1.0}, "b": {0: 1.0}}, {"b": {0: 1.0}, "c": {0: 1.0}}, 0.0)

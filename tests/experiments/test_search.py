@@ -11,13 +11,13 @@ import pytest
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from analysis import coverage, schema
+from analysis import build, coverage, schema
 from analysis import store as reader
 from analysis.search import selected
 from dhm.engine import fit
 from dhm.fields import identity, replace_at
 from dhm.training import Runtime
-from experiments import report
+from experiments import report, status
 from experiments.grid import GRIDS, Plan
 from experiments.pool import Ended, Slot, Stopped, Word
 from experiments.progress import Display
@@ -150,6 +150,22 @@ def test_a_search_gives_up_what_others_beat_and_tells_what_matters(workplace: Wo
     assert 0.5 < selection.setting["mimic.alpha"] < 1.5, "it found its way"
     importance = selection.document["importance"]
     assert importance["mimic.alpha"] > 0.8 and sum(importance.values()) <= 1 + 1e-9
+
+
+def test_a_search_that_was_cut_short_says_what_is_missing(
+    workplace: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, searcher, _ = prepared(workplace, 9, alpha_alone, die_at=(3, 2))
+    with pytest.raises(KeyboardInterrupt):
+        searcher.run()
+    assert build.main([f"store={workplace.store}", f"out={workplace.root / 'out'}"]) == 1
+    assert "The search has selected nothing yet." in capsys.readouterr().err
+    assert (workplace.root / "out" / "coverage.md").is_file()
+    assert status.main([f"store={workplace.store}", "--json"]) == 0
+    (plan,) = json.loads(capsys.readouterr().out)["plans"]
+    assert (plan["trials"]["done"], plan["trials"]["missing"]) == (2, 6) and sum(plan["trials"].values()) == 9
+    assert status.main([f"store={workplace.store}"]) == 0
+    assert "to go on: python -m experiments.run" in capsys.readouterr().out
 
 
 def test_importance_leaves_out_what_parameters_do_together(
