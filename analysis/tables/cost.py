@@ -110,9 +110,10 @@ def _caption(grid: GridData, frame: pd.DataFrame) -> str:
         claim += f" (not recorded for {', '.join(unknown)})"
     return (
         f"Cost of {plan.title[:1].lower()}{plan.title[1:]} on {plan.benchmark}. Training is with side branches, "
-        "inference is the main branch alone; MFLOPs are those of a forward pass of one image. Step: mean wall time of "
-        "a training step in the median epoch, then the median over seeds ± standard deviation; it depends on the "
-        "machine and on what else ran there. Its ratio to the baseline's is taken seed by seed. "
+        "inference is the main branch alone; MFLOPs are those of a forward pass of one image, in training the mean "
+        "over steps. Step: mean wall time of a training step in the median epoch, then the median over seeds ± "
+        "standard deviation; it depends on the machine and on what else ran there. "
+        "Its ratio to the baseline's is taken seed by seed. "
         f"Checked: that inference costs what the baseline costs, in parameters and operations, {claim}. "
         + provenance(grid)
     )
