@@ -30,6 +30,8 @@ _LEVELS = np.concatenate([np.logspace(-12, -3, 28), np.linspace(0.002, 0.1, 50),
 
 def looks(every: int, most: int) -> tuple[int, ...]:
     """Return the numbers of seeds at which comparisons are looked at. ValueError where there can be none."""
+    if most < MIN_PAIRS:
+        raise ValueError(f"study.max_seeds={most}: must be at least {MIN_PAIRS}, or no difference can be told")
     if every < MIN_PAIRS:
         raise ValueError(f"study.look_every={every}: must be at least {MIN_PAIRS}, or no difference can be told")
     if most < every:
@@ -42,7 +44,7 @@ def looks(every: int, most: int) -> tuple[int, ...]:
 def words(at: Sequence[int]) -> str:
     """Say in two sentences by which rule seeds were added, and what p values and intervals are."""
     return (
-        f"Seeds were added where a comparison was open, at looks after {', '.join(map(str, at))}: the 5 % of error are "
+        f"Seeds were added where a comparison was open, at looks after {', '.join(map(str, at))}: at most 5 % of error are "
         "spent over the looks (group-sequential; Lan and DeMets, Pocock's type). p is sequential and the interval "
         "repeated: both hold however often one looked."
     )
