@@ -89,7 +89,7 @@ def find(uri: str, word: str) -> dict[str, Any]:
     with opened(uri) as store:
         names = {experiment.experiment_id: experiment.name for experiment in experiments(store)}
         found: list[Run] = []
-        if re.fullmatch(r"[0-9a-f]{2,32}", word):
+        if re.fullmatch(r"[0-9a-f]{1,32}", word):
             found = list(store.search(list(names), f"attributes.run_id LIKE '{word}%'"))
         if not found and "'" not in word:
             found = list(store.search(list(names), f"attributes.run_name = '{word}'"))
