@@ -7,6 +7,7 @@ import random
 import zlib
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
@@ -19,6 +20,8 @@ from analysis.search import selected
 CODE = "c0de0001"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 START = 1_700_000_000_000  # ms
+HEADS = ("main", "side1", "side2")
+PAIRS = [f"{a}.{b}" for a, b in itertools.combinations(HEADS, 2)]
 
 
 def variant(
@@ -219,6 +222,27 @@ def searched(grid: GridData, count: int = 30) -> GridData:
         "importance": {"mimic.alpha": 0.81, "mimic.temperature": 0.19},
     }
     return dataclasses.replace(grid, plan=dataclasses.replace(grid.plan, search=search), trials=trials)
+
+
+def measured(grid: GridData, epochs: int = 6) -> GridData:
+    """A grid whose cells with side branches have diagnostics as well."""
+    draw = np.random.default_rng(0)
+    runs, points = grid.runs.copy(), []
+    for place, row in runs[runs[schema.METHOD] != "plain"].iterrows():
+        for a, b in itertools.permutations(HEADS, 2):
+            runs.loc[place, f"{schema.INITIAL_KL}/{a}.{b}"] = draw.uniform(0.1, 0.2)
+            runs.loc[place, f"{schema.KL}/{a}.{b}"] = draw.uniform(0.001, 0.08)
+        for pair in PAIRS:
+            runs.loc[place, f"{schema.AGREEMENT}/{pair}"] = draw.uniform(80, 100)
+            for epoch in range(epochs):
+                ce = draw.uniform(0, 0.8)
+                whole = ce if row[schema.METHOD] == "dsl" else ce - 0.5
+                points += [
+                    (row["run_id"], f"{kind}/{pair}", epoch, value)
+                    for kind, value in ((schema.GRADIENT_COSINE_CE, ce), (schema.GRADIENT_COSINE, whole))
+                ]
+    curves = pd.DataFrame(points, columns=["run_id", "metric", "epoch", "value"])
+    return dataclasses.replace(grid, runs=runs, curves=curves)
 
 
 def topology(positions: str, method: str, arch: str = "resnet8") -> dict[str, Any]:

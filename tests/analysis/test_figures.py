@@ -17,6 +17,7 @@ from analysis.figures import gradient_agreement, methods, mimicking_matrix, posi
 from analysis.tables import agreement as agreement_table
 from analysis.tables import heads
 from tests.analysis import synthetic
+from tests.analysis.synthetic import HEADS, PAIRS
 
 # a grid for each figure; one without an entry is drawn of branch positions
 GRIDS = {
@@ -34,36 +35,11 @@ GRIDS = {
 def grids(uri: str) -> dict[str, GridData]:
     found = {plan.plan_id: reading.load(uri, plan) for plan in store.plans(uri)}
     made = {
-        "measured": measured(found["methods-1"]),
+        "measured": synthetic.measured(found["methods-1"]),
         "searched": synthetic.searched(found["mimicking_weights-1"]),
         "drawn": synthetic.drawn(found["branch_positions-1"]),
     }
     return {**found, **made}
-
-
-HEADS = ("main", "side1", "side2")
-PAIRS = [f"{a}.{b}" for a, b in itertools.combinations(HEADS, 2)]
-
-
-def measured(grid: GridData, epochs: int = 6) -> GridData:
-    """A grid whose cells with side branches have diagnostics as well."""
-    draw = np.random.default_rng(0)
-    runs, points = grid.runs.copy(), []
-    for place, row in runs[runs[schema.METHOD] != "plain"].iterrows():
-        for a, b in itertools.permutations(HEADS, 2):
-            runs.loc[place, f"{schema.INITIAL_KL}/{a}.{b}"] = draw.uniform(0.1, 0.2)
-            runs.loc[place, f"{schema.KL}/{a}.{b}"] = draw.uniform(0.001, 0.08)
-        for pair in PAIRS:
-            runs.loc[place, f"{schema.AGREEMENT}/{pair}"] = draw.uniform(80, 100)
-            for epoch in range(epochs):
-                ce = draw.uniform(0, 0.8)
-                whole = ce if row[schema.METHOD] == "dsl" else ce - 0.5
-                points += [
-                    (row["run_id"], f"{kind}/{pair}", epoch, value)
-                    for kind, value in ((schema.GRADIENT_COSINE_CE, ce), (schema.GRADIENT_COSINE, whole))
-                ]
-    curves = pd.DataFrame(points, columns=["run_id", "metric", "epoch", "value"])
-    return dataclasses.replace(grid, runs=runs, curves=curves)
 
 
 def texts(figure: Figure) -> list[Text]:

@@ -85,7 +85,7 @@ def test_importance_lists_parameters_by_how_much_they_matter() -> None:
     assert list(table.frame["importance"]) == [0.81, 0.19] and list(table.frame["own"]) == [1.0, 1.0]
     chosen = grid.trials[grid.trials[schema.TRIAL_NUMBER] == grid.searched["selected"]].iloc[0]
     assert table.frame["found"].tolist() == [chosen["mimic.alpha"], chosen["mimic.temperature"]]
-    assert "0.05 to 5" in markdown(table) and "the 24 trials that ended" in table.caption
+    assert "0.05 to 5" in markdown(table) and "the trials that ended (24; fANOVA)" in table.caption
 
 
 def test_importance_that_is_not_known_is_left_blank() -> None:

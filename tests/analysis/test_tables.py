@@ -104,6 +104,7 @@ def all_tables(grids: dict[str, GridData]) -> list[Table]:
     found = [catalogue.table(name)(grid) for grid in grids.values() for name in catalogue.tables_of(grid.plan)]
     searched = synthetic.searched(grids["mimicking_weights-1"])
     found += [catalogue.table(name)(searched) for name in ("trials", "importance")]
+    found.append(catalogue.table("agreement")(synthetic.measured(grids["methods-1"])))
     return [*found, coverage.build(list(grids.values())), *(published.build([], name) for name in published.METRICS)]
 
 
@@ -127,7 +128,7 @@ def test_csv_keeps_numbers_in_full(grids: dict[str, GridData]) -> None:
 
 
 def test_unknown_names_list_the_choices() -> None:
-    with pytest.raises(ValueError, match="no table 'render'; there are comparison, cost, heads, imp"):
+    with pytest.raises(ValueError, match="no table 'render'; there are agreement, comparison, cost, heads, imp"):
         catalogue.table("render")
     with pytest.raises(ValueError, match=r"no figure 'pie'; there are .*levels, .*methods, .*positions"):
         catalogue.figure("pie")
