@@ -45,7 +45,7 @@ def words(at: Sequence[int]) -> str:
     """Say in two sentences by which rule seeds were added, and what p values and intervals are."""
     return (
         f"Seeds were added where a comparison was open, at looks after {', '.join(map(str, at))}: at most 5 % of error "
-        "are spent over the looks (group-sequential; Lan and DeMets, Pocock's type). p is sequential and the interval "
+        "is spent over the looks (group-sequential; Lan and DeMets, Pocock's type). p is sequential and the interval "
         "repeated: both hold however often one looked."
     )
 
