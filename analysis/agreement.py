@@ -1,6 +1,5 @@
 """What the diagnostics of a grid say about the agreement of heads, where they were recorded."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -21,10 +20,9 @@ def heads(grid: GridData) -> dict[str, tuple[str, ...]]:
     found = {name: order for name, order in found.items() if order}
     if bare and not (found and grid.allow_incomplete):
         more = f" and {len(bare) - _NAMED} more" if len(bare) > _NAMED else ""
-        command = re.sub(r" diagnostics\.every=\S+", "", grid.plan.command)
         raise ValueError(
             f"no diagnostics are recorded for {', '.join(bare[:_NAMED])}{more}: cells that were done without them are "
-            f"not trained again. Have them in a store of their own: `{command} diagnostics.every=1 "
+            f"not trained again. Have them in a store of their own: `{grid.plan.command} diagnostics.every=1 "
             "store=results/diagnostics`."
         )
     if not found:

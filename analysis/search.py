@@ -1,6 +1,6 @@
 """What a search selects, from its trials as `store.trials` has them, and what it says of its fields."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,6 +16,11 @@ def selected(trials: pd.DataFrame) -> dict[str, Any] | None:
         return None
     first = ended.sort_values([schema.VAL_TOP1, schema.TRIAL_NUMBER]).iloc[0]
     return {str(name): value for name, value in first.to_dict().items()}
+
+
+def earlier_words(dropped: Sequence[str]) -> str:
+    """Say which settings earlier selections had tested as well; nothing where there were none."""
+    return f"Selected before, tested as well, and not compared here: {', '.join(dropped)}." if dropped else ""
 
 
 def importance_words(importance: Mapping[str, float]) -> str:

@@ -144,7 +144,9 @@ def counts(
         for arm, p in zip(against, adjusted, strict=True):
             if needed[arm] == now and not p < LEVEL:
                 needed[arm] = following
-        for _ in against:  # a baseline may have one of its own
-            for arm, baseline in against.items():
-                needed[baseline] = max(needed[baseline], needed[arm])
+        for arm in against:
+            name = arm
+            while (baseline := against.get(name)) is not None:  # a baseline may have one of its own
+                needed[baseline] = max(needed[baseline], needed[name])
+                name = baseline
     return needed

@@ -11,6 +11,7 @@ from analysis.answer import answer
 from analysis.data import GridData, IncompleteError, records
 from analysis.effects import effects
 from analysis.plan import Plan
+from analysis.search import earlier_words
 from analysis.tables import agreement
 from analysis.tables.comparison import span
 from analysis.tables.table import decimals, difference_decimals, number, spread
@@ -53,8 +54,7 @@ def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -
     told += [_line(row, finer, width, several) for row in shown]
     if len(shown) < len(arms):
         told.append(f"  and {len(arms) - len(shown)} more, see the table.")
-    if grid.dropped:
-        told.append(f"Selected before, tested as well, and not compared here: {', '.join(grid.dropped)}.")
+    told += filter(None, [earlier_words(grid.dropped)])
     return "\n".join([*told, *_trust(plan, arms)])
 
 

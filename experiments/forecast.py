@@ -64,7 +64,7 @@ class Forecast:
 
     Args:
         trials: of its search, if it has one.
-        a_trial: seconds that a trial takes which is not given up; as those of a cell.
+        a_trial: seconds that a trial takes which is not given up; as those of a cell; not a number without a search.
         slots: how many cells run at a time.
     """
 
@@ -174,7 +174,7 @@ def forecast(
         plan=plan,
         variants=variants,
         trials=trials,
-        a_trial=seconds(plan.base),
+        a_trial=math.nan if trials is None else seconds(plan.base),
         slots=slots,
         store=str(stores.root.resolve()),
     )

@@ -7,6 +7,7 @@ import pandas as pd
 from analysis import power, schema, sequential, stats
 from analysis.data import GridData, records
 from analysis.effects import differences, effects
+from analysis.search import earlier_words
 from analysis.tables.table import (
     NONE,
     Column,
@@ -138,7 +139,6 @@ def _caption(grid: GridData, frame: pd.DataFrame, baselines: list[str], reach: s
             + f"; the verdict goes by Holm's correction over {tests} comparison{'s' if tests > 1 else ''} at 0.05. "
             + reach
         )
-    if grid.dropped:
-        told.append(f"Selected before, tested as well, and not compared here: {', '.join(grid.dropped)}.")
+    told.append(earlier_words(grid.dropped))
     told.append("Best epoch: mean over seeds of the lowest test error of any epoch, which is chosen on the test set.")
-    return " ".join([*(words.strip() for words in told), *changes(grid), provenance(grid)])
+    return " ".join([*(words.strip() for words in told if words), *changes(grid), provenance(grid)])

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
+import pandas as pd
+
 from analysis import coverage, schema, wording
 from analysis.data import GridData, records
 from analysis.plan import Plan
 from analysis.search import importance_words
-from analysis.tables.table import Column, Row, Table, number, provenance
+from analysis.tables.table import NONE, Column, Row, Table, number, provenance
 
 
 def applies(plan: Plan) -> bool:
@@ -22,14 +24,14 @@ def build(grid: GridData) -> Table:
     over = frame["state"].isin((coverage.DONE, coverage.PRUNED))
     frame = frame.assign(
         error=frame[schema.VAL_TOP1],
-        epochs=frame[schema.EPOCHS].astype(float).where(over),
+        epochs=frame[schema.EPOCHS].astype("Int64").where(over),
         selected=frame[schema.TRIAL_NUMBER] == search["selected"],
     ).rename(columns={schema.TRIAL_NUMBER: "trial"})
     columns = [
         Column("trial", lambda row: str(row["trial"])),
         *(Column(path, _level(path)) for path in search["space"]),
         Column("error on held-out (%)", lambda row: number(row["error"], 2)),
-        Column("epochs", lambda row: number(row["epochs"], 0)),
+        Column("epochs", lambda row: NONE if pd.isna(row["epochs"]) else str(row["epochs"])),
         Column("state", lambda row: "done, selected" if row["selected"] else str(row["state"]), "l"),
     ]
     return Table(

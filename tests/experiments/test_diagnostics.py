@@ -29,6 +29,14 @@ KINDS = (
 )
 
 
+def copied(methods: Workplace, folder: Path) -> Workplace:
+    """A workplace with the record of `methods`, which knows nothing of diagnostics."""
+    place = Workplace(folder)
+    place.store.mkdir()
+    (place.store / "mlflow.db").write_bytes((methods.store / "mlflow.db").read_bytes())
+    return place
+
+
 def test_a_grid_that_asks_for_diagnostics_has_them_in_its_record_and_figures(workplace: Workplace) -> None:
     assert workplace.run("grid=gradient_agreement", "diagnostics.batches=3") == 0
     (plan,) = reader.plans(workplace.uri)
@@ -57,22 +65,19 @@ def test_a_grid_that_asks_for_diagnostics_has_them_in_its_record_and_figures(wor
 def test_cells_that_other_plans_trained_without_are_trained_for_a_plan_that_measures(
     methods: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = Workplace(tmp_path)
-    place.store.mkdir()
-    (place.store / "mlflow.db").write_bytes((methods.store / "mlflow.db").read_bytes())
+    place = copied(methods, tmp_path)
     assert place.run("grid=gradient_agreement") == 0
-    assert "4 of 4 cells done (4 trained now)." in " ".join(capsys.readouterr().out.split())
+    told = " ".join(capsys.readouterr().out.split())
+    assert "4 of 4 cells done (4 trained now)." in told
+    assert "its record elsewhere lacks what is measured here" in told and "another study has it" not in told
     assert place.run("grid=gradient_agreement") == 0
     assert "4 done, 0 to run" in " ".join(capsys.readouterr().out.split())
-    assert "another study" not in "".join(log.read_text() for log in (place.store / "logs").iterdir())
 
 
 def test_a_plan_counts_what_lacks_its_measurements_as_missing(
     methods: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = Workplace(tmp_path)
-    place.store.mkdir()
-    (place.store / "mlflow.db").write_bytes((methods.store / "mlflow.db").read_bytes())
+    place = copied(methods, tmp_path)
     assert place.run("grid=gradient_agreement", "plan=true") == 0
     assert "4 cells: 0 done, 0 failed, 4 missing." in " ".join(capsys.readouterr().out.split())
     assert place.run("grid=gradient_agreement", "diagnostics.every=0", "plan=true") == 0
@@ -121,9 +126,7 @@ def test_the_figures_of_the_grid_exist() -> None:
 def test_ensembles_are_recorded_beside_the_heads_and_shown_with_them(
     methods: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = Workplace(tmp_path)
-    place.store.mkdir()
-    (place.store / "mlflow.db").write_bytes((methods.store / "mlflow.db").read_bytes())
+    place = copied(methods, tmp_path)
     plain = methods.records().set_index([schema.VARIANT, schema.SEED])[schema.FINAL_TOP1]
     words = ("grid=branch_positions", "factors.positions=['1+2']", "diagnostics.ensembles=true")
     assert place.run(*words) == 0
