@@ -37,7 +37,7 @@ def summary(plan: Plan, runs: pd.DataFrame, *, allow_incomplete: bool = False) -
     finer = difference_decimals(places, (row["sd_difference"] for row in arms))
     told += filter(None, [answer(arms, finer, len(plan.seeds), grown=bool(plan.looks))])
     if agreement.applies(plan):
-        told.append("That is of test errors; how far heads agree, and by how much arms differ in it: see `agreement`.")
+        told.append("Compared are test errors; how far heads agree, and how arms differ in it, is in `agreement`.")
     for row in rows:
         if row["against"] is None:
             told.append(f"Baseline {row['variant']}: {spread(row['mean'], row['sd'], places)} % top-1 error.")

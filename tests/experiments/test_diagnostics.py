@@ -37,8 +37,11 @@ def copied(methods: Workplace, folder: Path) -> Workplace:
     return place
 
 
-def test_a_grid_that_asks_for_diagnostics_has_them_in_its_record_and_figures(workplace: Workplace) -> None:
+def test_a_grid_that_asks_for_diagnostics_has_them_in_its_record_and_figures(
+    workplace: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert workplace.run("grid=gradient_agreement", "diagnostics.batches=3") == 0
+    assert "how arms differ in it, is in `agreement`." in " ".join(capsys.readouterr().out.split())
     (plan,) = reader.plans(workplace.uri)
     grid = reading.load(workplace.uri, plan)
     written = {str(name) for name in grid.runs.columns if str(name).startswith("diagnostics/")}
@@ -53,6 +56,7 @@ def test_a_grid_that_asks_for_diagnostics_has_them_in_its_record_and_figures(wor
     assert drawn == {schema.GRADIENT_COSINE, schema.GRADIENT_COSINE_CE}
     (folder,) = (workplace.root / "results" / "digits").glob("gradient_agreement*")
     assert all((folder / f"{name}.png").is_file() for name in ("gradient_agreement", "mimicking_matrix"))
+    assert (folder / "agreement.md").is_file()
     # No result is changed by them, and a cell that is done with them serves a grid that does not ask.
     errors = grid.runs.set_index([schema.VARIANT, schema.SEED])[schema.FINAL_TOP1]
     assert workplace.run("grid=methods") == 0
